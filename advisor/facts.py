@@ -1,0 +1,346 @@
+"""The facts: one frozen tree that advice, lint, memory, reports and the runner all read.
+
+A section or field that is not known is ``None``; nothing is guessed silently. Where a value came from is kept beside
+the tree (see :class:`Origin`), so a report can say "set by you", "measured in the file" or "assumed".
+Field names are those of PEFT and transformers wherever these have one.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import ceil, sqrt
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
+
+GIB = 2**30
+"""Bytes in a GiB; every memory figure of lora-advise is in GiB, never in GB."""
+
+Role = Literal[
+    "attention",
+    "mlp",
+    "mixer",
+    "expert",
+    "shared_expert",
+    "router",
+    "embedding",
+    "lm_head",
+    "head",
+    "vision",
+    "audio",
+    "projector",
+    "other",
+]
+ModelKind = Literal["dense", "moe", "hybrid", "ssm", "vlm", "encoder", "encoder-decoder"]
+TaskFamily = Literal["sft", "pretraining", "preference", "rl", "reward", "classification"]
+Method = Literal["lora", "qlora", "full"]
+
+
+class Section(BaseModel):
+    """A frozen group of facts; unknown keys are refused, so a typo cannot become a fact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Origin(str, Enum):
+    """Where a fact came from."""
+
+    SET = "set"
+    """Given by the user, on the command line or in the file."""
+    INHERITED = "inherited"
+    """A framework's default or silent fix-up."""
+    PROBED = "probed"
+    """Measured or read: a config.json, a dataset, the local GPU, the catalogue."""
+    ASSUMED = "assumed"
+    """Our assumption; a report says so and names the flag that would replace it."""
+    DECIDED = "decided"
+    """Chosen by the advisor."""
+
+
+class LinearModule(Section):
+    """One family of weight matrices of a model: the same name in ``count`` layers.
+
+    ``path`` has ``*`` for layer indices. Shapes are (``d_in``, ``d_out``) features. A fused expert parameter has
+    ``kind="parameter"`` and ``experts`` matrices of this shape per occurrence.
+    """
+
+    path: str
+    d_in: int
+    d_out: int
+    count: int = 1
+    role: Role
+    kind: Literal["linear", "parameter", "embedding", "conv"] = "linear"
+    experts: int = 1
+    bias: bool = False
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, which is what ``target_modules`` matches."""
+        return self.path.rsplit(".", 1)[-1]
+
+    @property
+    def weights(self) -> int:
+        """Number of weights (biases excluded) over all occurrences."""
+        return self.d_in * self.d_out * self.count * self.experts
+
+    def lora_params(self, r: int) -> int:
+        """Adapter parameters of rank ``r`` over all occurrences: r (d_in + d_out) each (arXiv 2106.09685, section 4.1)."""
+        return r * (self.d_in + self.d_out) * self.count * self.experts
+
+
+class ModelFacts(Section):
+    """What is known of the base model. Parameters are counts, not billions."""
+
+    name: str
+    """Hub id, or the path that the user gave."""
+    asked: str | None = None
+    """What the user typed, when that was a size or an alias."""
+    path: str | None = None
+    """Local folder or config.json, when the model is not from the catalogue."""
+    model_type: str
+    kind: ModelKind
+    total_params: int
+    active_params: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    tie_word_embeddings: bool
+    max_position_embeddings: int | None = None
+    num_experts: int | None = None
+    num_experts_per_tok: int | None = None
+    has_vision: bool = False
+    has_audio: bool = False
+    recurrent_layers: int = 0
+    """Layers whose mixer is linear attention or a state-space model instead of softmax attention."""
+    variant: Literal["base", "instruct", "reasoning"] | None = None
+    license: str | None = None
+    template: str | None = None
+    family: str | None = None
+    modules: tuple[LinearModule, ...]
+
+    @property
+    def billions(self) -> float:
+        """Total parameters in units of 1e9."""
+        return self.total_params / 1e9
+
+    def with_role(self, *roles: str) -> tuple[LinearModule, ...]:
+        """The module families that play one of the given roles."""
+        return tuple(m for m in self.modules if m.role in roles)
+
+
+class TaskFacts(Section):
+    """What the run is for."""
+
+    name: str
+    """Canonical task name, a key of ``lora_advise.tasks.TASKS``."""
+    family: TaskFamily
+    trainer: Literal["sft", "dpo", "kto", "orpo", "simpo", "grpo", "ppo", "reward", "classification"] = "sft"
+
+
+class LoraFacts(Section):
+    """The adapter, in PEFT's words (``peft.LoraConfig``)."""
+
+    r: int = Field(ge=1)
+    lora_alpha: float
+    lora_dropout: float = 0.0
+    target_modules: tuple[str, ...] | str = "all-linear"
+    """Names (matched as suffixes by PEFT), or one string: ``all-linear`` or a regular expression over full paths."""
+    target_parameters: tuple[str, ...] = ()
+    exclude_modules: tuple[str, ...] | str | None = None
+    modules_to_save: tuple[str, ...] = ()
+    layers_to_transform: tuple[int, ...] | None = None
+    trainable_token_indices: tuple[int, ...] | None = None
+    ensure_weight_tying: bool = False
+    bias: Literal["none", "all", "lora_only"] = "none"
+    use_rslora: bool = False
+    use_dora: bool = False
+    init_lora_weights: bool | str = True
+    loraplus_lr_ratio: float | None = None
+    task_type: Literal["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "FEATURE_EXTRACTION"] | None = "CAUSAL_LM"
+
+    @property
+    def scale(self) -> float:
+        """The factor on BA: alpha/r, or alpha/sqrt(r) with rsLoRA (arXiv 2106.09685; arXiv 2312.03732)."""
+        return self.lora_alpha / (sqrt(self.r) if self.use_rslora else self.r)
+
+    @property
+    def alpha_eff(self) -> float:
+        """scale * r: alpha for standard scaling, alpha * sqrt(r) for rsLoRA; what learning rates compare by."""
+        return self.scale * self.r
+
+
+class QuantFacts(Section):
+    """How the frozen base weights are stored, in bitsandbytes' words."""
+
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    bnb_4bit_use_double_quant: bool = True
+    bnb_4bit_compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    bnb_4bit_quant_storage: Literal["uint8", "bfloat16", "float16", "float32"] = "uint8"
+
+
+class TrainFacts(Section):
+    """The training run, in transformers' and TRL's words. Lengths are tokens, batches are sequences."""
+
+    learning_rate: float
+    embedding_learning_rate: float | None = None
+    lr_scheduler_type: str = "cosine"
+    lr_scheduler_kwargs: dict[str, float] = Field(default_factory=dict)
+    warmup_steps: int = 0
+    optim: str = "adamw_torch"
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    max_grad_norm: float | None = 1.0
+    per_device_train_batch_size: int = Field(ge=1)
+    gradient_accumulation_steps: int = Field(ge=1)
+    per_device_eval_batch_size: int = 1
+    num_train_epochs: float = 1.0
+    max_steps: int | None = None
+    max_length: int
+    packing: bool = False
+    loss_on: Literal["completion", "assistant", "all"] = "completion"
+    """Which tokens carry loss: the completion, every assistant turn, or all tokens."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    activation_checkpointing: bool = True
+    attn_implementation: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
+    use_liger_kernel: bool = False
+    neftune_noise_alpha: float | None = None
+    eval_strategy: Literal["no", "steps", "epoch"] = "steps"
+    eval_steps: int | None = None
+    eval_share: float = 0.0
+    """Share of the examples held out for evaluation when no separate file is given."""
+    save_strategy: Literal["no", "steps", "epoch"] = "steps"
+    save_steps: int | None = None
+    save_total_limit: int | None = 2
+    load_best_model_at_end: bool = False
+    metric_for_best_model: str | None = None
+    early_stopping_patience: int | None = None
+    logging_steps: int = 10
+    seed: int = 42
+    beta: float | None = None
+    """Preference strength (DPO, KTO, ORPO) or KL weight (GRPO)."""
+    num_generations: int | None = None
+    """Completions per prompt in online RL."""
+    max_completion_length: int | None = None
+
+
+class DataFacts(Section):
+    """The training data. Counts are of the training file before the evaluation split; tokens are means."""
+
+    path: str | None = None
+    eval_path: str | None = None
+    format: Literal["messages", "prompt-completion", "text", "alpaca", "sharegpt", "preference", "unpaired-preference", "prompt", "classification"] | None = None
+    examples: int = Field(ge=1)
+    tokens_per_example: int = Field(ge=1)
+    completion_tokens: int = Field(ge=0)
+    p99_tokens: int | None = None
+    max_tokens: int | None = None
+    labels: int | None = None
+    duplicates: int | None = None
+    empty: int | None = None
+    tokens_estimated: bool = True
+    """Whether tokens were estimated from characters instead of counted by the model's tokenizer."""
+
+
+class HardwareFacts(Section):
+    """What the run has: ``count`` equal devices."""
+
+    name: str
+    count: int = Field(default=1, ge=1)
+    memory_gib: float
+    """Memory of one device in GiB as the driver reports it."""
+    compute_capability: str | None = None
+    bf16: bool | None = None
+    fp8: bool | None = None
+    flash_attention_2: bool | None = None
+    bitsandbytes_4bit: bool | None = None
+    bandwidth_gb_s: float | None = None
+    bf16_tflops: float | None = None
+    kind: Literal["cuda", "rocm", "xpu", "mps", "hpu", "npu", "cpu"] = "cuda"
+    nvlink: bool | None = None
+    """Whether the devices are joined by NVLink or its like; None when not known."""
+
+
+class StackFacts(Section):
+    """Which libraries run it."""
+
+    framework: str = "trl"
+    versions: dict[str, str] = Field(default_factory=dict)
+    sharding: Literal["none", "ddp", "fsdp", "zero2", "zero3"] = "none"
+    cpu_offload: bool = False
+
+
+class Facts(Section):
+    """Everything that is known of one fine-tuning run. Unknown sections are ``None``."""
+
+    task: TaskFacts | None = None
+    model: ModelFacts | None = None
+    lora: LoraFacts | None = None
+    quant: QuantFacts | None = None
+    train: TrainFacts | None = None
+    data: DataFacts | None = None
+    hardware: HardwareFacts | None = None
+    stack: StackFacts | None = None
+
+    @field_serializer("model")
+    def _name_only(self, model: ModelFacts | None) -> dict[str, object] | None:
+        """A model is written without its module table, which the catalogue or the config.json gives back."""
+        return model.model_dump(exclude={"modules"}) if model else None
+
+    @property
+    def method(self) -> Method:
+        """full without an adapter, qlora on a 4-bit base, else lora."""
+        if self.lora is None:
+            return "full"
+        return "qlora" if self.quant is not None and self.quant.load_in_4bit else "lora"
+
+    @property
+    def data_parallel(self) -> int:
+        """Number of model replicas (or shards that each see their own batch): every device, under DDP, FSDP or ZeRO."""
+        if self.hardware is None or self.stack is None or self.stack.sharding == "none":
+            return 1
+        return self.hardware.count
+
+    @property
+    def effective_batch(self) -> int | None:
+        """Sequences per optimizer step: micro-batch * accumulation * data-parallel devices."""
+        if self.train is None:
+            return None
+        return self.train.per_device_train_batch_size * self.train.gradient_accumulation_steps * self.data_parallel
+
+    @property
+    def train_examples(self) -> int | None:
+        """Examples left for training after the evaluation split."""
+        if self.data is None:
+            return None
+        if self.train is None or self.data.eval_path or self.train.eval_strategy == "no":
+            return self.data.examples
+        return max(1, self.data.examples - ceil(self.data.examples * self.train.eval_share))
+
+    @property
+    def sequences(self) -> int | None:
+        """Rows that one epoch feeds: examples, or packed blocks of ``max_length`` tokens."""
+        examples = self.train_examples
+        if examples is None or self.train is None or self.data is None:
+            return examples
+        if not self.train.packing:
+            return examples
+        return max(1, ceil(examples * self.data.tokens_per_example / self.train.max_length))
+
+    @property
+    def optimizer_steps(self) -> int | None:
+        """ceil(rows / effective batch) * epochs, or ``max_steps`` where that is set."""
+        if self.train is None:
+            return None
+        if self.train.max_steps is not None and self.train.max_steps > 0:
+            return self.train.max_steps
+        rows, batch = self.sequences, self.effective_batch
+        if rows is None or batch is None:
+            return None
+        return max(1, ceil(ceil(rows / batch) * self.train.num_train_epochs))

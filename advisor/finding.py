@@ -1,0 +1,57 @@
+"""What the linter says: findings, and the changes that would mend them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Severity(str, Enum):
+    """How bad it is."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class Confidence(str, Enum):
+    """How sure we are. Conventions are pedantic: hidden by default and counted."""
+
+    FACT = "fact"
+    MEASURED = "measured"
+    CONVENTION = "convention"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Set ``field`` to ``value``. Safe only when the training run stays the same."""
+
+    field: str
+    value: Any
+    safe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What a rule yields: a whole sentence with the computed numbers, the fields to blame, the way out."""
+
+    message: str
+    fields: tuple[str, ...]
+    changes: tuple[Change, ...] = ()
+    severity: Severity | None = None
+    """Overrides the rule's severity, for rules that know two degrees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A hit with its rule's name, code, severity, confidence and sources."""
+
+    rule: str
+    code: str
+    severity: Severity
+    confidence: Confidence
+    message: str
+    fields: tuple[str, ...]
+    changes: tuple[Change, ...] = ()
+    sources: tuple[str, ...] = field(default=())

@@ -1,0 +1,57 @@
+"""The shape of a rule: metadata and a pure generator over the sections of the facts that it names as parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from lora_advise.finding import Confidence, Hit, Severity
+
+SECTIONS = ("task", "model", "lora", "quant", "train", "data", "hardware", "stack", "facts", "run")
+"""What a rule may ask for by parameter name; ``facts`` is the whole tree and is always known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One check. ``needs`` are the sections without which it is skipped."""
+
+    name: str
+    code: str
+    severity: Severity
+    confidence: Confidence
+    sources: tuple[str, ...]
+    needs: tuple[str, ...]
+    since: str
+    check: Callable[..., Iterator[Hit]]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the rule's documentation."""
+        return self.documentation.split("\n", 1)[0]
+
+    @property
+    def documentation(self) -> str:
+        """The rule's docstring: Why, Example, Instead, Evidence, Known problems."""
+        return inspect.cleandoc(self.check.__doc__ or "")
+
+
+def rule(
+    name: str,
+    code: str,
+    severity: Severity,
+    confidence: Confidence,
+    sources: tuple[str, ...],
+    since: str = "0.1.0",
+) -> Callable[[Callable[..., Iterator[Hit]]], Rule]:
+    """Turn a generator function into a :class:`Rule`; its parameter names are the sections that it needs."""
+
+    def wrap(check: Callable[..., Iterator[Hit]]) -> Rule:
+        code_object = check.__code__
+        needs = code_object.co_varnames[: code_object.co_argcount]
+        unknown = [n for n in needs if n not in SECTIONS]
+        if unknown:
+            raise TypeError(f"rule {name}: no section of the facts is called {unknown[0]}")
+        return Rule(name, code, severity, confidence, sources, needs, since, check)
+
+    return wrap

@@ -1,0 +1,1 @@
+"""Jinja2 templates: headers and teaching comments, never logic."""
