@@ -40,7 +40,7 @@ def lint(facts: Facts, rules: Iterable[Rule] | None = None, *, run: object | Non
         for hit in rule.check(**known):
             finding = Finding(
                 rule.name, rule.code, hit.severity or rule.severity, rule.confidence,
-                hit.message, hit.fields, hit.changes, rule.sources,
+                hit.message, hit.fields, hit.changes, rule.sources, hit.step,
             )  # fmt: skip
             (hidden if rule.confidence is Confidence.CONVENTION and not pedantic else shown).append(finding)
     shown.sort(key=lambda f: (_ORDER[f.severity], f.code))

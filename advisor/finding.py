@@ -41,6 +41,8 @@ class Hit:
     changes: tuple[Change, ...] = ()
     severity: Severity | None = None
     """Overrides the rule's severity, for rules that know two degrees."""
+    step: int | None = None
+    """Where in a training log it starts, for rules about a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +57,4 @@ class Finding:
     fields: tuple[str, ...]
     changes: tuple[Change, ...] = ()
     sources: tuple[str, ...] = field(default=())
+    step: int | None = None

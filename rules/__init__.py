@@ -1,8 +1,57 @@
-"""Rules of the linter."""
+"""Rules of the linter, by code: LRS rates and scale, RNK rank, TGT targets, QNT precision, MEM memory and batch, DAT data, SCH
+schedule and evaluation, PRF preference and RL, VAR variants, SRV serving. Rules about a finished run are ``RUN_RULES``.
+"""
 
 from __future__ import annotations
 
-from lora_advise.rule import Rule
+from typing import TYPE_CHECKING, Any
 
-RULES: tuple[Rule, ...] = ()
-"""Every rule, in the order of its code."""
+from lora_advise.rule import Rule
+from lora_advise.rules.batch import BATCH_RULES
+from lora_advise.rules.data import DATA_RULES
+from lora_advise.rules.data_quality import DATA_QUALITY_RULES
+from lora_advise.rules.evaluation import EVALUATION_RULES
+from lora_advise.rules.memory_fit import MEMORY_RULES
+from lora_advise.rules.precision import PRECISION_RULES
+from lora_advise.rules.preference import PREFERENCE_RULES
+from lora_advise.rules.quantization import QUANTIZATION_RULES
+from lora_advise.rules.rank import RANK_RULES
+from lora_advise.rules.rate import RATE_RULES
+from lora_advise.rules.saved_modules import SAVED_RULES
+from lora_advise.rules.scale import SCALE_RULES
+from lora_advise.rules.schedule import SCHEDULE_RULES
+from lora_advise.rules.serving import SERVING_RULES
+from lora_advise.rules.targets import TARGET_RULES
+from lora_advise.rules.variants import VARIANT_RULES
+
+if TYPE_CHECKING:
+    from lora_advise.rules.run_rules import RUN_RULES as RUN_RULES
+
+RULES: tuple[Rule, ...] = (
+    *SCALE_RULES,
+    *RATE_RULES,
+    *RANK_RULES,
+    *TARGET_RULES,
+    *SAVED_RULES,
+    *PRECISION_RULES,
+    *QUANTIZATION_RULES,
+    *MEMORY_RULES,
+    *BATCH_RULES,
+    *DATA_RULES,
+    *DATA_QUALITY_RULES,
+    *SCHEDULE_RULES,
+    *EVALUATION_RULES,
+    *PREFERENCE_RULES,
+    *VARIANT_RULES,
+    *SERVING_RULES,
+)
+"""Every rule that judges a configuration, in the order of its family and code."""
+
+
+def __getattr__(name: str) -> Any:
+    """``RUN_RULES``, imported when it is first asked for: linting a configuration does not need the diagnosis rules."""
+    if name == "RUN_RULES":
+        from lora_advise.rules.run_rules import RUN_RULES
+
+        return RUN_RULES
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

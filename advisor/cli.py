@@ -1,0 +1,162 @@
+"""``lora-advise``: exit code 0 is fine, 1 findings, 2 cannot judge or usage error, 130 interrupted."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_advise.cli_parser import COMMANDS, advise_parser, command_parser
+from lora_advise.errors import LoraAdviseError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lora_advise.plan import Advice, Plan
+    from lora_advise.request import Request
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words and words[0] in COMMANDS:
+            from lora_advise.commands import run_command
+
+            return run_command(words[0], command_parser(words[0]).parse_args(words[1:]))
+        if words and not words[0].startswith("-"):
+            raise LoraAdviseError(f"{words[0][:60]!r} is no command{_closest(words[0])}; see lora-advise -h")
+        return ask(advise_parser().parse_args(words))
+    except LoraAdviseError as error:
+        print(f"lora-advise: {_plain(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lora-advise: interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def ask(args: Namespace) -> int:
+    """Answer the question, write what was asked for, and run it if told to."""
+    from lora_advise.advising import answer
+
+    if args.run:
+        from lora_advise.commands import require_training
+
+        require_training()
+    advice = answer(request_of(args))
+    if args.output and args.format == "text" or args.format != "text":
+        deliver(advice, args)
+    else:
+        show(advice, args)
+    if args.emit:
+        emit(advice, args.emit)
+    if args.run:
+        from lora_advise.commands import train
+
+        return train(advice.plan, Path(args.out), resume=args.resume, force=args.force, decisions=advice.decisions)
+    return 0
+
+
+def request_of(args: Namespace) -> Request:
+    """The request that the flags make. Raises LoraAdviseError for flags that cannot be."""
+    from pydantic import ValidationError
+
+    from lora_advise.draft import sentence
+    from lora_advise.overrides import SHORT, collect, parse_set
+    from lora_advise.request import Request
+
+    if args.run and args.model is None:
+        fill_builtin(args)
+    if args.model is None or args.task is None:
+        missing = "--model" if args.model is None else "--task"
+        raise LoraAdviseError(f"{missing} is missing; ask for instance: lora-advise --model 32B --task qa")
+    overrides = collect({short: getattr(args, short) for short in SHORT if getattr(args, short, None) is not None})
+    overrides.update(parse_set(text) for text in args.set)
+    for flag in ("examples", "tokens_per_example"):
+        value = getattr(args, flag)
+        if value is not None and value < 1:
+            raise LoraAdviseError(f"--{flag.replace('_', '-')}: {value} must be at least 1.")
+    names = ("model", "task", "data", "eval_data", "examples", "tokens_per_example", "completion_tokens", "gpu", "gpus",
+             "framework", "profile", "because", "compare_guides")  # fmt: skip
+    try:
+        return Request(**{name: getattr(args, name) for name in names}, overrides=overrides)
+    except ValidationError as error:
+        raise sentence(error, "lora-advise") from None
+
+
+def fill_builtin(args: Namespace) -> None:
+    """``--run`` alone: the tiny model and the sample data of the package, on whatever device there is."""
+    from lora_advise.runner.builtin import builtin_data_paths, builtin_model_path
+
+    args.model = str(builtin_model_path())
+    args.task = args.task or "qa"
+    if args.data is None:
+        train, held_out = builtin_data_paths()
+        args.data, args.eval_data = str(train), str(held_out)
+
+
+def show(advice: Advice, args: Namespace) -> None:
+    """Print the report on the terminal."""
+    from lora_advise.report_text import print_report
+
+    print_report(advice, console(), brief=args.brief, guides=args.compare_guides)
+
+
+def console() -> Console:
+    """A console that is plain when piped and keeps to 80 to 200 columns."""
+    from rich.console import Console
+
+    made = Console(highlight=False, emoji=False)
+    made.width = min(200, max(80, made.width))
+    return made
+
+
+def deliver(advice: Advice, args: Namespace) -> None:
+    """Render the report and write it to the file or to standard output."""
+    if args.format == "text":
+        from lora_advise.report_text import render
+    elif args.format == "markdown":
+        from lora_advise.report_markdown import render
+    elif args.format == "html":
+        from lora_advise.report_html import render
+    elif args.format == "svg":
+        from lora_advise.report_svg import render
+    else:
+        from lora_advise.report_json import render
+    text = render(advice)
+    if args.output:
+        from lora_advise.atomic_file import write_text
+
+        write_text(Path(args.output), text)
+        print(f"wrote {args.output}", file=sys.stderr)
+    else:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def emit(advice: Advice, path: str) -> None:
+    """Write the plan file."""
+    from lora_advise.atomic_file import write_text
+    from lora_advise.plan_file import write_plan
+
+    write_text(Path(path), write_plan(advice.plan, advice.decisions))
+    print(f"wrote {path}; train with: lora-advise run {path}", file=sys.stderr)
+
+
+def _closest(word: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(word, COMMANDS, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _plain(text: str) -> str:
+    """A message without control characters, so that a file name cannot drive the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

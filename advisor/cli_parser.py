@@ -1,0 +1,165 @@
+"""The command line, described: one parser for the question and one per command."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from lora_advise import __version__
+from lora_advise.errors import LoraAdviseError
+
+COMMANDS: dict[str, str] = {
+    "run": "train, evaluate and diagnose a plan",
+    "diagnose": "judge a training log: healthy, unstable, overfit, underfit",
+    "lint": "judge a plan file",
+    "rule": "explain a rule of the linter",
+    "models": "list the models of the catalogue",
+    "gpus": "list the GPUs of the catalogue",
+    "tasks": "list the tasks and their other names",
+    "source": "explain where a number comes from",
+    "schema": "print the JSON Schema of a plan or of the JSON report",
+    "completion": "print a shell completion script",
+}
+"""Every command beside the question itself, with its one-line description."""
+
+EPILOG = """examples:
+  lora-advise --model 32B --task qa
+  lora-advise --model Qwen2.5-7B --task chat --data train.jsonl --gpu RTX4090
+  lora-advise --model 70B --task math --gpus 8xH100 --emit lora-advise.yaml
+  lora-advise --model 8B --task code --r 64 --because "paper X" --format markdown
+  lora-advise --run                   train the built-in tiny model, offline
+
+commands (lora-advise COMMAND -h tells more):
+""" + "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, except that a usage error is one sentence and a LoraAdviseError."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the whole usage."""
+        raise LoraAdviseError(f"{message}; see {self.prog} -h")
+
+
+def advise_parser() -> Parser:
+    """The parser of the question: ``lora-advise --model M --task T …``."""
+    parser = Parser(
+        prog="lora-advise", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EPILOG, allow_abbrev=False,
+        description="Settings for LoRA and QLoRA fine-tuning that will fit, learn and not diverge, with evidence.",
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"lora-advise {__version__}")
+    _question(parser)
+    _overrides(parser)
+    _output(parser)
+    return parser
+
+
+def _question(parser: Parser) -> None:
+    group = parser.add_argument_group("the question")
+    group.add_argument("--model", metavar="M", help="a size (32B, 0.5b, 30B-A3B, 8x7B), a Hugging Face id, a folder or a config.json")
+    group.add_argument("--task", metavar="T", help="what for: chat, qa, classification, code, math, dpo, grpo, ... (lora-advise tasks)")
+    group.add_argument("--data", metavar="FILE", help="training data: JSONL, JSON, CSV, TSV, Parquet or text")
+    group.add_argument("--eval-data", metavar="FILE", help="held-out data; else a share is split off")
+    group.add_argument("--examples", type=int, metavar="N", help="number of training examples")
+    group.add_argument("--tokens-per-example", type=int, metavar="N", help="mean tokens of an example, prompt and completion")
+    group.add_argument("--completion-tokens", type=int, metavar="N", help="mean tokens of its completion")
+    group.add_argument("--gpu", metavar="G", help="a GPU (RTX4090, H100-80GB), a size (24GB), several (2xRTX4090), or cpu")
+    group.add_argument("--gpus", metavar="N", help="how many, or count and name (2xRTX4090)")
+    group.add_argument("--framework", metavar="F", help="trl (default), axolotl, llamafactory, unsloth, ms-swift, torchtune")
+    group.add_argument("--profile", choices=("safe", "balanced"), default="balanced", help="safe lowers the learning rate by a third")
+
+
+def _overrides(parser: Parser) -> None:
+    group = parser.add_argument_group("your own choices (respected and recorded; the rest is computed around them)")
+    for flag, metavar, text in (
+        ("--method", "lora|qlora|full", "the method"),
+        ("--r", "N", "rank"),
+        ("--alpha", "X", "lora_alpha"),
+        ("--dropout", "P", "lora_dropout"),
+        ("--targets", "NAMES", "target_modules: names with commas, all-linear, or a regular expression"),
+        ("--lr", "X", "learning rate"),
+        ("--epochs", "X", "num_train_epochs"),
+        ("--max-steps", "N", "optimizer steps instead of epochs"),
+        ("--batch", "N", "effective batch"),
+        ("--micro-batch", "N", "per_device_train_batch_size"),
+        ("--accumulation", "N", "gradient_accumulation_steps"),
+        ("--max-length", "N", "tokens"),
+        ("--optim", "NAME", "optimizer"),
+        ("--scheduler", "NAME", "lr_scheduler_type"),
+        ("--warmup-steps", "N", "warmup"),
+        ("--weight-decay", "X", "weight decay"),
+        ("--clip", "X", "max_grad_norm"),
+        ("--dtype", "NAME", "bfloat16, float16 or float32"),
+        ("--sharding", "NAME", "none, ddp, fsdp, zero2 or zero3"),
+        ("--seed", "N", "seed"),
+    ):
+        group.add_argument(flag, metavar=metavar, help=text)
+    group.add_argument("--rslora", action="store_const", const=True, help="rank-stabilised scaling alpha/sqrt(r)")
+    group.add_argument("--dora", action="store_const", const=True, help="weight-decomposed LoRA")
+    group.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of the plan")
+    group.add_argument("--because", metavar="REASON", help="why, kept with the plan")
+
+
+def _output(parser: Parser) -> None:
+    group = parser.add_argument_group("the answer")
+    group.add_argument("--format", choices=("text", "markdown", "html", "svg", "json"), default="text")
+    group.add_argument("-o", "--output", metavar="FILE", help="write the report there instead of to the terminal")
+    group.add_argument("--brief", action="store_true", help="only the recommendation at a glance")
+    group.add_argument("--compare-guides", action="store_true", help="every statement of the seed guides beside ours")
+    group.add_argument("--emit", metavar="PLAN", help="write the plan, a YAML file for people and for `lora-advise run`")
+    group.add_argument("--run", action="store_true", help="train, evaluate and diagnose; alone: a tiny built-in model")
+    _run_options(group)
+
+
+def _run_options(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--out", metavar="DIR", default="lora-advise-out", help="folder of the run (default: %(default)s)")
+    group.add_argument("--resume", action="store_true", help="go on from the last checkpoint in DIR")
+    group.add_argument("--force", action="store_true", help="start anew in a folder that holds a run; the old one is kept aside")
+
+
+def command_parser(name: str) -> Parser:
+    """The parser of one command."""
+    parser = Parser(
+        prog=f"lora-advise {name}", description=COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".", allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog=f"example:\n  {_EXAMPLES[name]}",
+    )  # fmt: skip
+    add = parser.add_argument
+    if name == "run":
+        add("plan", metavar="PLAN", help="a plan file, written by --emit")
+        _run_options(parser)
+    elif name == "diagnose":
+        add("log", metavar="LOG", help="run.json of our runner, trainer_state.json, or a list of log entries")
+        add("--plan", metavar="PLAN", help="the plan of that run, for changes in numbers")
+        add("--format", choices=("text", "json"), default="text")
+    elif name == "lint":
+        add("plan", nargs="+", metavar="PLAN", help="plan files")
+        add("--format", choices=("text", "json"), default="text")
+        add("--pedantic", action="store_true", help="also show conventions")
+        add("--fail-on", choices=("error", "warning", "note", "never"), default="error")
+    elif name == "rule":
+        add("rule", nargs="?", metavar="NAME", help="name or code of a rule")
+        add("--all", action="store_true", help="every rule, a line each")
+        add("--format", choices=("text", "json"), default="text")
+    elif name == "source":
+        add("source", nargs="?", metavar="ID", help="a source id; without one all are listed")
+    elif name in ("models", "gpus", "tasks"):
+        add("pattern", nargs="?", default="", help="only names that contain this")
+    elif name == "schema":
+        add("what", nargs="?", choices=("plan", "advice"), default="plan")
+    elif name == "completion":
+        add("shell", choices=("bash", "zsh", "tcsh"))
+    return parser
+
+
+_EXAMPLES = {
+    "run": "lora-advise run lora-advise.yaml --out runs/first",
+    "diagnose": "lora-advise diagnose outputs/checkpoint-500/trainer_state.json",
+    "lint": "lora-advise lint lora-advise.yaml",
+    "rule": "lora-advise rule scale-times-rate-diverges",
+    "models": "lora-advise models qwen3",
+    "gpus": "lora-advise gpus 4090",
+    "tasks": "lora-advise tasks",
+    "source": "lora-advise source tinker-sweep",
+    "schema": "lora-advise schema plan > plan.schema.json",
+    "completion": "eval \"$(lora-advise completion bash)\"",
+}

@@ -1,0 +1,169 @@
+"""The commands beside the question: each takes parsed arguments and returns an exit code."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_advise.errors import LoraAdviseError
+
+if TYPE_CHECKING:
+    from lora_advise.plan import Decision, Plan
+
+
+def run_command(name: str, args: Namespace) -> int:
+    """Run one command by name."""
+    return {
+        "run": _run, "diagnose": _diagnose, "lint": _lint, "rule": _rule, "models": _models, "gpus": _gpus,
+        "tasks": _tasks, "source": _source, "schema": _schema, "completion": _completion,
+    }[name](args)  # fmt: skip
+
+
+def require_training() -> None:
+    """Refuse in one sentence when the training libraries are not installed."""
+    from lora_advise.runner.preflight import missing
+
+    absent = missing()
+    if absent:
+        raise LoraAdviseError(f"training needs {', '.join(absent)}; install them with: pip install 'lora-advise[run]'")
+
+
+def train(
+    plan: Plan, out: Path, *, resume: bool, force: bool, decisions: tuple[Decision, ...] = ()
+) -> int:
+    """Train, evaluate and diagnose; 0 healthy or cannot tell, 1 a diagnosis with changes, 130 interrupted."""
+    require_training()
+    from lora_advise.cli import console
+    from lora_advise.runner.run import run_plan
+
+    outcome = run_plan(plan, out, resume=resume, force=force, decisions=decisions, console=console())
+    return outcome.exit_code
+
+
+def _run(args: Namespace) -> int:
+    from lora_advise.plan_file import read_plan
+
+    require_training()
+    return train(read_plan(Path(args.plan)), Path(args.out), resume=args.resume, force=args.force)
+
+
+def _diagnose(args: Namespace) -> int:
+    from lora_advise.cli import console
+    from lora_advise.diagnosis import diagnose, report_text, to_json
+    from lora_advise.plan_file import read_plan
+    from lora_advise.run_facts import read_run
+
+    facts = read_plan(Path(args.plan)).facts if args.plan else None
+    diagnosis = diagnose(facts, read_run(Path(args.log)))
+    if args.format == "json":
+        print(to_json(diagnosis))
+    else:
+        report_text(diagnosis, console())
+    return {"healthy": 0, "cannot tell": 2}.get(diagnosis.verdict, 1)
+
+
+def _lint(args: Namespace) -> int:
+    from lora_advise.engine import lint
+    from lora_advise.plan_file import read_plan
+    from lora_advise.report_findings import print_findings
+
+    levels = {"error": 0, "warning": 1, "note": 2, "never": -1}
+    worst = 9
+    for name in args.plan:
+        result = lint(read_plan(Path(name)).facts, pedantic=args.pedantic)
+        print_findings(name, result, as_json=args.format == "json")
+        worst = min([worst, *(levels[f.severity.value] for f in result.findings)])
+    return 1 if worst <= levels[args.fail_on] else 0
+
+
+def _rule(args: Namespace) -> int:
+    from lora_advise.report_findings import explain_rule, list_rules
+
+    if args.rule is None and not args.all:
+        raise LoraAdviseError("name a rule, or pass --all to list them.")
+    print(list_rules(as_json=args.format == "json") if args.rule is None else explain_rule(args.rule, as_json=args.format == "json"))
+    return 0
+
+
+def _models(args: Namespace) -> int:
+    from lora_advise.catalogue import list_models
+
+    rows = [row for row in list_models() if args.pattern.lower() in " ".join(map(str, row)).lower()]
+    _table(("model", "parameters", "kind", "type", "context", "licence"), rows, f"no model matches {args.pattern!r}")
+    return 0
+
+
+def _gpus(args: Namespace) -> int:
+    from lora_advise.gpus import list_gpus
+
+    rows = [row for row in list_gpus() if args.pattern.lower() in " ".join(map(str, row)).lower()]
+    _table(("GPU", "GiB", "capability", "bf16", "fp8", "GB/s", "bf16 TFLOP/s"), rows, f"no GPU matches {args.pattern!r}")
+    return 0
+
+
+def _tasks(args: Namespace) -> int:
+    from lora_advise.tasks import TASKS
+
+    rows = [(t.name, t.label, t.purpose, ", ".join(t.synonyms)) for t in TASKS.values()]
+    rows = [row for row in rows if args.pattern.lower() in " ".join(row).lower()]
+    _table(("task", "what", "purpose", "also called"), rows, f"no task matches {args.pattern!r}")
+    return 0
+
+
+def _source(args: Namespace) -> int:
+    from lora_advise.sources import registry
+
+    known = registry()
+    if args.source is None:
+        _table(("id", "kind", "title"), [(s.id, s.kind, s.title) for s in known.values()], "no sources")
+        return 0
+    if args.source not in known:
+        import difflib
+
+        close = difflib.get_close_matches(args.source, known, n=3)
+        raise LoraAdviseError(f"no source is called {args.source[:40]!r}; did you mean {', '.join(close) or 'one of lora-advise source'}?")
+    found = known[args.source]
+    print(f"{found.title}\n  kind:  {found.kind}, read: {found.read}\n  where: {found.where}\n  says:  {found.says}")
+    return 0
+
+
+def _schema(args: Namespace) -> int:
+    import json
+
+    from lora_advise.schema import advice_schema, plan_schema
+
+    print(json.dumps(plan_schema() if args.what == "plan" else advice_schema(), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _completion(args: Namespace) -> int:
+    import shtab
+
+    from lora_advise.cli_parser import COMMANDS, advise_parser, command_parser
+
+    parser = advise_parser()
+    parser.prog = "lora-advise"
+    choices = parser.add_subparsers()
+    for name, text in COMMANDS.items():
+        choices.add_parser(name, help=text, parents=[command_parser(name)], add_help=False, conflict_handler="resolve")
+    print(shtab.complete(parser, args.shell))
+    return 0
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[object, ...]] | list[tuple[str, ...]], none: str) -> None:
+    """Print rows as a plain table, or one sentence when there are none."""
+    from rich.table import Table
+
+    from lora_advise.cli import console
+
+    if not rows:
+        print(none, file=sys.stderr)
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in head:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    console().print(table, markup=False)

@@ -1,0 +1,256 @@
+"""Where the adapter sits and how big it is: targets, rank, alpha, dropout and their kin."""
+
+from __future__ import annotations
+
+import re
+from math import ceil, log2
+
+from lora_advise.draft import Draft
+from lora_advise.facts import LinearModule, ModelFacts
+
+SERVED_RANKS = (8, 16, 32, 64, 128, 256)
+"""Ranks that we propose: powers of two that vLLM accepts as max_lora_rank (vllm-lora)."""
+
+WIDE_RANK_TASKS = ("continued-pretraining", "language-transfer", "domain-adaptation")
+"""Tasks whose rank may grow to 256; elsewhere the cap is 128 (biderman-2024, unsloth-cpt)."""
+
+
+def decide_targets(draft: Draft) -> tuple[LinearModule, ...]:
+    """Choose the modules that carry adapters and return them (an override is resolved by PEFT's own rules)."""
+    chosen, because, sources, confidence, flips = _targets(draft)
+    value = target_expression(draft.model, chosen)
+    names = ", ".join(dict.fromkeys(m.name for m in chosen))
+    decided = draft.decide(
+        "lora.target_modules", "adapter", "Target modules", value,
+        shown=names if len(names) <= 90 else f"{names[:87]}...",
+        because=because, sources=sources, confidence=confidence, flips=flips,
+    )  # fmt: skip
+    decide_layers(draft)
+    if "lora.target_modules" not in draft.overrides:
+        return chosen
+    from lora_advise.adapters import targeted
+    from lora_advise.facts import LoraFacts
+
+    return targeted(draft.model, LoraFacts(r=8, lora_alpha=16, target_modules=decided))
+
+
+def _targets(draft: Draft) -> tuple[tuple[LinearModule, ...], str, tuple[str, ...], str, str]:
+    model = draft.model
+    language = tuple(m for m in model.with_role("attention", "mlp", "shared_expert") if m.kind == "linear")
+    if model.kind == "ssm" or not language:
+        mixers = tuple(m for m in model.with_role("mixer") if m.kind == "linear" and m.name in ("in_proj", "out_proj"))
+        return (
+            mixers or tuple(m for m in model.with_role("mixer") if m.kind == "linear"),
+            "A pure state-space model has no attention or MLP: the input and output projections of its mixers hold "
+            "most weights; the small x_proj and dt_proj that steer the recurrence stay frozen.",
+            ("peft-code", "convention"), "convention",
+            "A paper that shows a gain from adapting the recurrence of this family.",
+        )  # fmt: skip
+    if model.kind == "encoder" or model.kind == "encoder-decoder":
+        return (
+            language,
+            "All linear layers of the blocks: LoRA's own RoBERTa runs adapted query and value only, but at equal "
+            "parameters spreading over every layer, MLP included, does better.",
+            ("hu-2021", "dettmers-2023", "lwr-2025"), "measured", "An adapter that must stay tiny: then query and value.",
+        )  # fmt: skip
+    if model.recurrent_layers:
+        return (
+            language,
+            f"{model.recurrent_layers} of {model.num_hidden_layers} layers mix tokens by a recurrence; adapting those "
+            "mixers cost 14.8 points on GSM8K in the one study of such hybrids, so only attention and MLP are adapted.",
+            ("hybrid-2026",), "measured", "A second study: this rests on one paper, read in summary.",
+        )  # fmt: skip
+    if model.num_experts:
+        dense = "attention, shared expert and dense MLP" if any(m.role != "attention" for m in language) else "attention"
+        return (
+            language,
+            f"Mixture of experts: {dense} projections. The {model.num_experts} routed experts are fused parameters that "
+            "target_modules does not reach, and adapting them multiplies the adapter by their number; the router stays "
+            "frozen.",
+            ("lwr-2025", "peft-code", "gpt-oss-cookbook"), "convention",
+            "Held-out loss that plateaus high: add target_parameters for the experts with rank r / active experts.",
+        )  # fmt: skip
+    if model.has_vision or model.has_audio:
+        return (
+            language,
+            "The language model's linear layers only, by a pattern: the vision tower stays frozen, because adapters there "
+            "remain zero on text and break merging and serving.",
+            ("ms-swift-defaults", "llava-1.5", "qwen-vl"), "measured",
+            "A new image domain: then also train the projector at a tenth of the rate.",
+        )  # fmt: skip
+    return (
+        language,
+        "All linear layers of every block: the MLP carries most of the gain (MLP-only beats attention-only at equal "
+        "parameters), and covering all layers is what matches full fine-tuning.",
+        ("lwr-2025", "dettmers-2023", "biderman-2024", "peft-metamath"), "measured",
+        "Serving many adapters with tight latency: o_proj alone is the cheapest acceptable choice (amazon-2026).",
+    )  # fmt: skip
+
+
+def target_expression(model: ModelFacts, chosen: tuple[LinearModule, ...]) -> tuple[str, ...] | str:
+    """Names for target_modules, or a regular expression over full paths when names alone would match other modules."""
+    names = tuple(dict.fromkeys(m.name for m in chosen))
+    paths = {m.path for m in chosen}
+    clash = [
+        m for m in model.modules
+        if m.path not in paths and any(m.path == n or m.path.endswith(f".{n}") for n in names)
+    ]  # fmt: skip
+    if not clash:
+        return names
+    parents: dict[str, list[str]] = {}
+    for module in chosen:
+        parent, _, name = module.path.rpartition(".")
+        parents.setdefault(parent, []).append(name)
+    parts = [f"{_pattern(parent)}\\.({'|'.join(dict.fromkeys(kids))})" for parent, kids in parents.items()]
+    return "|".join(parts)
+
+
+def _pattern(path: str) -> str:
+    """A regular expression for a path of the catalogue; the part before ``layers`` may carry any wrapper in front."""
+    return r".*" + r"\.".join(r"\d+" if part == "*" else re.escape(part) for part in path.split("."))
+
+
+def decide_layers(draft: Draft) -> None:
+    """All layers, and the small choices that stay at their plain values unless there is a reason."""
+    draft.decide(
+        "lora.layers_to_transform", "adapter", "Layers", None, shown="all",
+        because="Every layer: adapting only some is a niche choice (first and last layers, for language transfer).",
+        sources=("lwr-2025", "layra-2025"), confidence="measured",
+        flips="Keeping the source language intact in a language transfer: layers_to_transform.",
+    )  # fmt: skip
+
+
+def params_per_rank(modules: tuple[LinearModule, ...]) -> int:
+    """Adapter parameters that one unit of rank costs: the sum of (d_in + d_out) over the adapted matrices."""
+    return sum(m.lora_params(1) for m in modules)
+
+
+def decide_rank(draft: Draft, targets: tuple[LinearModule, ...]) -> int:
+    """Rank from the task's floor and the tokens that must be learned; never from the memory that happens to be free."""
+    task, data = draft.task, draft.data
+    per_rank = max(1, params_per_rank(targets))
+    learned = data.examples * data.completion_tokens
+    capacity = 0.0 if task.family in ("preference", "rl") else learned / (2 * per_rank)
+    cap = 256 if task.name in WIDE_RANK_TASKS else 128
+    rank = max(task.rank_floor, 2 ** ceil(log2(capacity)) if capacity > 1 else 1)
+    rank = min(max(8, rank), cap)
+    small = data.examples < 300 and rank > 16
+    if small:
+        rank = 16
+    because = (
+        f"{task.label} starts at {task.rank_floor}; {_tokens(learned)} supervised tokens need "
+        f"{'fewer than 8' if capacity < 8 else f'about {capacity:,.0f}'} ranks at 2 bits a parameter and 1 bit a token "
+        f"({per_rank / 1e6:.2f} M parameters per rank)."
+    )
+    if capacity == 0.0:
+        because = f"{task.label} carries about one bit per episode or pair, so capacity never binds; 8 to 32 is ample."
+    if small:
+        because += f" With {data.examples} examples more than 16 buys nothing."
+    if capacity > cap:
+        because += f" The data exceed what rank {cap} can hold: expect slower learning than full fine-tuning."
+        draft.note("warning", f"{_tokens(learned)} supervised tokens exceed the capacity of a rank-{cap} adapter "
+                   f"({cap * per_rank / 1e6:.0f} M parameters): raise the rank with a reason, or use full fine-tuning.",
+                   "lwr-2025", "allen-zhu-2024")  # fmt: skip
+    value = draft.decide(
+        "lora.r", "adapter", "Rank (r)", rank, sweep=tuple(sorted({max(4, rank // 2), rank, min(256, rank * 2)})),
+        because=because + " The same on every GPU: free memory is no reason for a higher rank.",
+        sources=("lwr-2025", "tinker-sweep", "tinker-docs", "dettmers-2023"),
+        confidence="derived" if capacity > task.rank_floor else "convention",
+        flips="Held-out loss that stays high while the effective rank of the update nears r; ten times the data.",
+    )  # fmt: skip
+    return int(value)
+
+
+def decide_alpha(draft: Draft, rank: int) -> None:
+    """Alpha and scaling mode; the learning rate is derived from them, so the pair stays consistent."""
+    if draft.model.kind == "encoder":
+        alpha, because = 16, "The value of LoRA's own RoBERTa scripts; the rate below is derived for it."
+    elif rank >= 128:
+        alpha, because = rank, "alpha = r (scale 1) from r 128 on; the rate falls with sqrt(alpha) to match."
+    else:
+        alpha, because = 32, (
+            "Kept at 32 whatever the rank: with alpha fixed the best learning rate does not move with r; with alpha = 2r "
+            "it falls as 1/sqrt(r) and has to be tuned again."
+        )
+    draft.decide(
+        "lora.lora_alpha", "adapter", "Alpha", alpha, sweep=(16, 32, 64) if alpha == 32 else None,
+        because=because, sources=("lwr-2025", "mua-2026", "scale-experiment", "baseten-2026"), confidence="measured",
+        flips="A recipe that you copy: keep its alpha and its rate together, or convert by lr * sqrt(alpha).",
+    )  # fmt: skip
+    draft.decide(
+        "lora.use_rslora", "adapter", "Scaling", False, shown="alpha / r",
+        because="Standard scaling; rsLoRA equals it at alpha * sqrt(r), so it is only another spelling of alpha.",
+        sources=("rslora-2023", "scale-experiment"), confidence="measured",
+        flips="r of 128 or more with alpha = 2r habits: rsLoRA with alpha 16 to 32.",
+    )  # fmt: skip
+
+
+def decide_regularisers(draft: Draft, epochs: float) -> None:
+    """Dropout, bias, initialisation and variant."""
+    data, model, task = draft.data, draft.model, draft.task
+    dropout, why = 0.0, "No gain has been shown once epochs are few; zero also keeps fused kernels available."
+    plain = task.family in ("sft", "classification") and model.billions < 30
+    if plain and epochs >= 3 and data.examples < 500:
+        dropout, why = 0.1, f"{data.examples} examples seen {epochs:g} times: the upper end of what recipes use."
+    elif plain and (epochs >= 3 or (data.examples < 2_000 and model.billions <= 13)):
+        dropout, why = 0.05, "Little data or several passes on a model below 30B: the value of QLoRA's recipes."
+    draft.decide(
+        "lora.lora_dropout", "adapter", "Dropout", dropout, sweep=(0.0, 0.05, 0.1),
+        because=why + " No official recipe goes above 0.2.",
+        sources=("dettmers-2023", "axolotl-examples", "allora-2024", "unsloth-guide"), confidence="convention",
+        flips="Held-out loss that rises early although epochs and rate are already low.",
+    )  # fmt: skip
+    draft.decide(
+        "lora.bias", "adapter", "Bias", "none",
+        because="Most LLM linears have no bias, and a trained one cannot be taken off the base again.",
+        sources=("peft-code",), confidence="derived", flips="Nothing that has been measured.",
+    )  # fmt: skip
+    draft.decide(
+        "lora.init_lora_weights", "adapter", "Initialisation", True, shown="A random (Kaiming), B zero",
+        because="PEFT's default starts at the base model exactly; A random and B zero allows larger rates than the "
+        "reverse.",
+        sources=("hayou-init-2024", "variants-2026"), confidence="measured",
+        flips="A base that loses too much in 4 bits: LoftQ. PiSSA and its kin did not win once the rate was tuned.",
+    )  # fmt: skip
+    draft.decide(
+        "lora.use_dora", "adapter", "Variant", False, shown="plain LoRA",
+        because="Nine variants lie within 0.4 to 1.8 % of each other once each has its own learning rate.",
+        sources=("variants-2026", "unified-2026", "peft-metamath"), confidence="measured",
+        flips="r of 16 or less where accuracy matters more than speed: DoRA, about a quarter slower.",
+    )  # fmt: skip
+
+
+def decide_saved_modules(draft: Draft) -> tuple[str, ...]:
+    """Modules that are trained in full beside the adapter: a new head, or embeddings for a new language."""
+    model, task = draft.model, draft.task
+    value: tuple[str, ...] = ()
+    because, sources, flips = (
+        "Nothing beside the adapter: embeddings trained in full cost gigabytes and cannot be served as LoRA.",
+        ("peft-code", "vllm-lora"), "New tokens in the vocabulary: trainable_token_indices for just those rows.",
+    )  # fmt: skip
+    if task.trainer in ("classification", "reward"):
+        heads = tuple(dict.fromkeys(m.path.split(".")[0] for m in model.with_role("head")))
+        value = heads or (("classifier",) if model.kind == "encoder" else ("score",))
+        because, flips = "The new head starts random and must be trained in full.", "Never: a frozen random head learns nothing."
+        sources = ("peft-code",)
+    elif task.name == "language-transfer":
+        value = tuple(dict.fromkeys(m.name for m in model.with_role("embedding") if ".vision" not in m.path))[:1]
+        if not model.tie_word_embeddings:
+            value += tuple(m.name for m in model.with_role("lm_head"))
+        because = "A new script or vocabulary lives in the embeddings: the recipe that worked trains them with the adapter."
+        sources = ("zh-llama-2", "unsloth-cpt")
+        flips = "A language that the tokenizer already covers well: leave them frozen."
+    saved = draft.decide(
+        "lora.modules_to_save", "adapter", "Trained in full", value, because=because, sources=sources,
+        confidence="measured" if value else "derived", flips=flips,
+    )  # fmt: skip
+    draft.values["lora.ensure_weight_tying"] = bool(saved) and model.tie_word_embeddings and task.name == "language-transfer"
+    return tuple(saved)
+
+
+def _tokens(count: int) -> str:
+    """A token count as people say it: 850, 12 k, 1.5 M, 2 B."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}".replace(".0 ", " ")
+    return str(count)

@@ -1,0 +1,179 @@
+"""LoRA or QLoRA (or full fine-tuning), precision, sharding and the micro-batch that fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lora_advise.draft import Draft
+from lora_advise.facts import Facts, HardwareFacts, LoraFacts, Method, QuantFacts, StackFacts, TrainFacts
+
+SMALL = 1.5
+"""Billions of parameters up to which 4 bits save nothing at equal micro-batch (litgpt-measured)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to run: a method and how it is spread over the devices."""
+
+    method: Method
+    sharding: str
+
+
+def assemble(draft: Draft, candidate: Candidate, hardware: HardwareFacts | None = None, micro: int = 1) -> Facts:
+    """The facts of the plan so far under that candidate; what is not decided yet has its plain default."""
+    values = draft.values
+    lora = None if candidate.method == "full" else LoraFacts(**section(values, "lora"), task_type=_task_type(draft))
+    train = {
+        "learning_rate": draft.task.rate,
+        "gradient_accumulation_steps": 1,
+        "max_length": 1024,
+        **section(values, "train"),
+        "per_device_train_batch_size": values.get("train.per_device_train_batch_size", micro),
+    }
+    return Facts(
+        task=draft.task.facts(), model=draft.model, lora=lora, data=draft.data,
+        quant=quantization(draft, candidate), train=TrainFacts(**train), hardware=hardware or draft.hardware,
+        stack=StackFacts(framework=draft.framework, sharding=candidate.sharding,
+                         cpu_offload=bool(values.get("stack.cpu_offload", False))),
+    )  # fmt: skip
+
+
+def section(values: dict[str, object], name: str) -> dict[str, object]:
+    """The chosen values of one section, by field name."""
+    prefix = f"{name}."
+    return {field[len(prefix) :]: value for field, value in values.items() if field.startswith(prefix)}
+
+
+def _task_type(draft: Draft) -> str:
+    if draft.task.trainer in ("classification", "reward"):
+        return "SEQ_CLS"
+    return "SEQ_2_SEQ_LM" if draft.model.kind == "encoder-decoder" else "CAUSAL_LM"
+
+
+def quantization(draft: Draft, candidate: Candidate) -> QuantFacts | None:
+    """NF4 with double quantization for QLoRA; under FSDP the packed weights are stored in 16 bits so that they shard."""
+    if candidate.method != "qlora":
+        return None
+    compute = "float16" if draft.fp16_only else "float32" if draft.hardware.kind == "cpu" else "bfloat16"
+    storage = compute if candidate.sharding in ("fsdp", "zero3") else "uint8"
+    chosen = {"load_in_4bit": True, "bnb_4bit_compute_dtype": compute, "bnb_4bit_quant_storage": storage}
+    return QuantFacts(**{**chosen, **section(draft.values, "quant")})
+
+
+def decide_precision(draft: Draft) -> None:
+    """Number format, checkpointing and attention kernel: what the device can do, and what saves memory at no loss."""
+    on_cpu = draft.hardware.kind == "cpu"
+    dtype = "float32" if on_cpu else "float16" if draft.fp16_only else "bfloat16"
+    why = {
+        "float32": "The CPU computes in 32 bits.",
+        "float16": f"{draft.hardware.name} has no bf16; fp16 needs a loss scaler and half the rate.",
+        "bfloat16": "The range of 32-bit floats in 16 bits: no loss scaler, no fp16 overflow.",
+    }
+    draft.decide(
+        "train.dtype", "precision", "Precision", dtype, because=why[dtype],
+        sources=("dettmers-2023", "gpu-datasheets"), confidence="derived", flips="A device of another generation.",
+    )  # fmt: skip
+    draft.decide(
+        "train.activation_checkpointing", "precision", "Checkpointing", not on_cpu,
+        because="Off on the CPU: time is short there, memory is not."
+        if on_cpu
+        else "Keeps one tensor per layer instead of a dozen, for about a third more compute.",
+        sources=("memory-model", "trl-code"), confidence="derived", flips="A device with room for every activation: off is faster.",
+    )  # fmt: skip
+    draft.decide(
+        "train.attn_implementation", "precision", "Attention", "sdpa",
+        because="PyTorch's fused attention: no S x S matrix and nothing to install.",
+        sources=("transformers-code", "memory-model"), confidence="derived",
+        flips="Packing, or very long sequences: flash_attention_2 where it is installed.",
+    )  # fmt: skip
+
+
+def decide_method(draft: Draft) -> tuple[Candidate, int]:
+    """The best method that fits the device, and the largest micro-batch with it."""
+    from lora_advise import memory
+
+    forced = draft.overrides.get("method")
+    best: tuple[Candidate, str] | None = None
+    rank = {"fits": 0, "tight": 1, "does not fit": 2}
+    for candidate in candidates(draft, forced):
+        fit = memory.fit(assemble(draft, candidate))
+        if best is None or rank[fit] < rank[best[1]]:
+            best = (candidate, fit)
+        if fit == "fits":
+            break
+    if best is None:
+        best = (Candidate("lora", draft.overrides.get("stack.sharding", "none")), "does not fit")
+    candidate, fit = best
+    draft.decide(
+        "method", "method", "Method", candidate.method, shown=_method_name(candidate, draft.hardware.count),
+        because=_why_method(draft, candidate, fit),
+        sources=("raschka-2023", "litgpt-measured", "dettmers-2023", "memory-model"), confidence="derived",
+        flips=_method_flip(draft, candidate, fit),
+    )  # fmt: skip
+    facts = assemble(draft, candidate)
+    micro = memory.largest_micro_batch(facts) if fit != "does not fit" else 1
+    return candidate, max(1, micro)
+
+
+def candidates(draft: Draft, forced: str | None) -> list[Candidate]:
+    """Ways to run, best quality and speed first: no quantization, then 4 bits; replicas, then shards."""
+    many = draft.hardware.count > 1
+    forced_sharding = draft.overrides.get("stack.sharding")
+    plain = "ddp" if many else "none"
+    order: list[tuple[Method, str]] = [("lora", plain), ("qlora", plain)]
+    if many:
+        fast = 1 if draft.hardware.nvlink else 2
+        order[fast:fast] = [("lora", "fsdp")]
+        order.append(("qlora", "fsdp"))
+    if forced:
+        shardings = [plain, "fsdp"] if many else [plain]
+        order = [(forced, s) for s in shardings]  # type: ignore[misc]
+    elif not four_bits_possible(draft):
+        order = [(m, s) for m, s in order if m != "qlora"]
+    if forced_sharding:
+        order = list(dict.fromkeys((m, forced_sharding) for m, _ in order))
+    return [Candidate(m, s) for m, s in order]
+
+
+def four_bits_possible(draft: Draft) -> bool:
+    """Whether 4-bit weights would help at all here: bitsandbytes runs, the model is not tiny, the family takes it."""
+    if draft.hardware.bitsandbytes_4bit is False or draft.hardware.kind in ("mps", "cpu", "npu", "hpu"):
+        return False
+    if draft.model.kind == "encoder" or draft.model.billions <= SMALL:
+        return False
+    return not draft.model.model_type.startswith("qwen3_5")
+
+
+def _method_name(candidate: Candidate, count: int) -> str:
+    name = {"lora": "LoRA, 16-bit base", "qlora": "QLoRA, 4-bit NF4 base", "full": "full fine-tuning"}[candidate.method]
+    spread = {"none": "", "ddp": f", a replica on each of {count} GPUs", "fsdp": f", sharded over {count} GPUs (FSDP)"}
+    return name + spread.get(candidate.sharding, f", {candidate.sharding} over {count} GPUs")
+
+
+def _why_method(draft: Draft, candidate: Candidate, fit: str) -> str:
+    device = f"{draft.hardware.name} ({draft.hardware.memory_gib:.0f} GiB)"
+    each = "each " if draft.hardware.count > 1 else ""
+    if draft.overrides.get("method"):
+        return f"Your choice; on {each}{device} it {_fits(fit)}."
+    if candidate.method == "lora":
+        if draft.model.kind == "encoder" or draft.model.billions <= SMALL:
+            return f"At {draft.model.billions:.2g}B parameters 4 bits save nothing; 16-bit LoRA {_fits(fit)} on {each}{device}."
+        return f"16-bit LoRA {_fits(fit)} on {each}{device}; 4 bits would cost 39 to 50 % more time for nothing."
+    return (
+        f"16-bit LoRA does not fit {each}{device} with room to spare; 4-bit weights take a quarter, at 39 to 50 % more time "
+        f"and a small loss. This {_fits(fit)}."
+    )
+
+
+def _fits(fit: str) -> str:
+    return {"fits": "fits", "tight": "fits only tightly", "does not fit": "does not fit"}[fit]
+
+
+def _method_flip(draft: Draft, candidate: Candidate, fit: str) -> str:
+    if fit == "does not fit":
+        return "Any of the ways out under Memory."
+    if candidate.method == "qlora":
+        return "A device on which 16-bit LoRA fits (see Memory)."
+    if draft.model.model_type.startswith("qwen3_5"):
+        return "A measured check of this family in 4 bits: its maker's trainers advise against it."
+    return "A smaller device: QLoRA."

@@ -1,0 +1,60 @@
+"""Should this be fine-tuned at all, and what to try next."""
+
+from __future__ import annotations
+
+from lora_advise.draft import Draft
+from lora_advise.rates import format_lr, round_lr
+
+
+def decide_purpose(draft: Draft) -> None:
+    """The gate: prompt, retrieval, full fine-tuning or LoRA."""
+    n, task, model = draft.data.examples, draft.task, draft.model
+    total = n * draft.data.tokens_per_example
+    value, because, sources, flips = (
+        "LoRA", "Supervised tuning on data of this size: LoRA reaches full fine-tuning at a fraction of the memory.",
+        ("lwr-2025", "baseten-2026"), "Data that exceed the adapter's capacity, or continued pretraining at scale.",
+    )  # fmt: skip
+    if n < 50:
+        value = "prompt first"
+        because = f"{n} examples fit into a prompt: try few-shot prompting first; below about 100 rows tuning is unreliable."
+        sources, flips = ("unsloth-guide", "extraction-2025"), "A hundred examples or more."
+        draft.note("advice", f"{n} examples are few: put them into the prompt first. The settings below are for those who insist.", *sources)
+    elif task.name == "knowledge-injection":
+        value = "retrieval first"
+        because = "New facts are learned slowly and raise hallucination; retrieval answers from the source itself."
+        sources, flips = ("gekhman-2024", "new-facts-2025"), "Many paraphrases of every fact, mixed with known data."
+        draft.note("advice", "For facts, retrieval (RAG) is usually the better tool. If you tune: paraphrase every fact several "
+                   "times, mix in 10 to 50 % general data, and measure hallucination.", *sources)  # fmt: skip
+    elif task.family == "pretraining" and total > 1_000_000_000:
+        value = "full fine-tuning if it fits"
+        because = "Beyond a billion tokens LoRA falls clearly behind full fine-tuning in continued pretraining."
+        sources, flips = ("biderman-2024",), "Too little memory for full fine-tuning, or forgetting that must stay small."
+        draft.note("advice", "Over a billion tokens: full fine-tuning learns more if it fits; LoRA forgets less.", *sources)
+    elif model.billions < 0.5 and model.kind not in ("encoder",) and task.family == "sft":
+        value = "LoRA, or full fine-tuning"
+        because = "Below half a billion parameters full fine-tuning is affordable and at least as good."
+        sources, flips = ("baseten-2026", "secret-recipe"), "Many adapters on one base: LoRA."
+        draft.note("advice", "At this size full fine-tuning is affordable and usually at least as good (--method full).", *sources)
+    draft.decide(
+        "gate", "purpose", "Right tool?", value, because=because, sources=sources, confidence="measured", flips=flips
+    )
+    if task.family == "preference" and not draft.data.path:
+        draft.note("advice", "Start preference tuning from a model that was tuned on the same format first.", "alignment-handbook")
+    if model.variant == "base" and task.loss_on == "assistant" and n < 2_000:
+        draft.note("advice", f"{model.name} is a base model: with {n:,} examples an instruct variant is the easier start.", "lima-2023")
+
+
+def decide_sweep(draft: Draft, rate: float, rank: int) -> None:
+    """What to try next, in the order of what it moves."""
+    low, high = format_lr(round_lr(rate / 3)), format_lr(round_lr(rate * 3))
+    plan = (
+        f"learning rate {low}, {format_lr(rate)}, {high} on 10 to 20 % of the steps (at least 100) with the schedule of the "
+        f"full run; then effective batch 8, 16, 32; rank {max(8, rank // 2)} and {rank * 2} only if capacity is in doubt"
+    )
+    draft.decide(
+        "sweep", "next", "Sweep next", plan, shown=f"learning rate {low}, {format_lr(rate)}, {high} first",
+        because="The rate moves results most, then the batch; rank and variant hardly once the rate is tuned. Runs below 100 "
+        "steps favour rates about 1.5 times too high.",
+        sources=("variants-2026", "tinker-sweep", "batch-size-2026", "lwr-2025"), confidence="measured",
+        flips="A result that is already good enough.",
+    )  # fmt: skip

@@ -1,0 +1,88 @@
+"""Which device to assume when none is named, and the verdicts on all the usual ones."""
+
+from __future__ import annotations
+
+from lora_advise.draft import Draft
+from lora_advise.facts import Facts, HardwareFacts, Method, StackFacts
+from lora_advise.plan import MemoryVerdict
+
+COUNTS = (1, 2, 4, 8, 16, 32)
+"""Device counts that are tried for models that no single card carries."""
+
+
+def assumed_hardware(draft: Draft) -> HardwareFacts:
+    """The smallest usual card that carries 16-bit LoRA; else QLoRA; else the fewest of the largest card.
+
+    Cards above 80 GB are assumed only when nothing smaller will do. An unsharded estimate decides for one card.
+    """
+    from lora_advise.gpus import TABLE_SIZES, card_of_size
+
+    common = [card_of_size(size) for size in TABLE_SIZES]
+    for method in ("lora", "qlora"):
+        for card in common[:-1]:
+            if _carries(draft, card, method):
+                return card
+    for count in COUNTS:
+        card = common[-1].model_copy(update={"count": count})
+        if any(_carries(draft, card, method) for method in ("lora", "qlora")):
+            return card
+    return common[-1].model_copy(update={"count": COUNTS[-1]})
+
+
+def _carries(draft: Draft, card: HardwareFacts, method: Method) -> bool:
+    from lora_advise import memory
+    from lora_advise.decide_method import Candidate, assemble, four_bits_possible
+
+    if method == "qlora" and not four_bits_possible(draft):
+        return False
+    probe = _sketch(draft)
+    sharding = "fsdp" if card.count > 1 else "none"
+    return memory.fit(assemble(probe, Candidate(method, sharding), hardware=card)) == "fits"
+
+
+def _sketch(draft: Draft) -> Draft:
+    """A copy of the draft with the values that memory depends on, decided for a bf16 card."""
+    from lora_advise.decide_adapter import decide_alpha, decide_rank, decide_saved_modules, decide_targets
+    from lora_advise.decide_data import decide_data
+
+    probe = Draft(model=draft.model, task=draft.task, data=draft.data, hardware=draft.hardware,
+                  framework=draft.framework, overrides=draft.overrides)  # fmt: skip
+    probe.values.update({f: v for f, v in draft.overrides.items() if "." in f})
+    rank = decide_rank(probe, decide_targets(probe))
+    decide_alpha(probe, rank)
+    decide_saved_modules(probe)
+    decide_data(probe)
+    return probe
+
+
+def methods_on(facts: Facts) -> tuple[MemoryVerdict, ...]:
+    """The plan's method on its device, then the other methods there, ways out only for the plan's own."""
+    from lora_advise import memory
+
+    first = memory.judge(facts)
+    others = tuple(
+        memory.judge(memory.with_method(facts, method), ways_out=False)
+        for method in ("lora", "qlora", "full")
+        if method != facts.method and _offered(facts, method)
+    )  # fmt: skip
+    return (first, *others)
+
+
+def ladder(facts: Facts) -> tuple[MemoryVerdict, ...]:
+    """16-bit LoRA and QLoRA on one card of every usual size."""
+    from lora_advise import memory
+    from lora_advise.gpus import TABLE_SIZES, card_of_size
+
+    rows = []
+    for size in TABLE_SIZES:
+        on_card = facts.model_copy(update={"hardware": card_of_size(size), "stack": StackFacts()})
+        for method in ("lora", "qlora"):
+            if _offered(facts, method):
+                rows.append(memory.judge(memory.with_method(on_card, method), ways_out=False))
+    return tuple(rows)
+
+
+def _offered(facts: Facts, method: Method) -> bool:
+    """Full fine-tuning and LoRA always; QLoRA where 4 bits can help."""
+    model = facts.model
+    return method != "qlora" or (model is not None and model.kind != "encoder")

@@ -1,0 +1,147 @@
+"""A run boiled down to the few numbers that its memory depends on, so that batches and lengths can be tried quickly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lora_advise.adapters import saved_params, targets, trainable_params
+from lora_advise.errors import LoraAdviseError
+from lora_advise.facts import Facts, Method, ModelFacts, TrainFacts
+from lora_advise.memory_stack import Stack, stack_of
+from lora_advise.memory_weights import Weights, state_bytes, step_temporary, weights_of
+
+PAIRED = ("dpo", "orpo", "simpo", "reward")
+"""Trainers that run the chosen and the rejected answer as one batch of twice the size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """The widths of one layer. Features unless said otherwise."""
+
+    hidden: int
+    attention: int
+    """heads * head_dim, which need not be the hidden size."""
+    kv: int
+    heads: int
+    layers: int
+    softmax_layers: int
+    vocab: int
+    dense: int
+    """Width of the dense (or shared-expert) MLP for each token, in units of a gated one."""
+    expert: int
+    experts: int
+    chosen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Everything but the batch and the length."""
+
+    method: Method
+    stack: Stack
+    width: Width
+    weights: Weights
+    adapters: int
+    """Adapter parameters (and trained biases and token rows)."""
+    saved: int
+    """Parameters of ``modules_to_save``; all parameters in full fine-tuning."""
+    head_trained: int
+    """Parameters of the output head, when it is trained."""
+    states: float
+    saved_states: float
+    temporary: int
+    saved_temporary: int
+    dropout: bool
+    all_targets: bool
+    merged: int
+    """Bytes of the merged weight that adapters on fused experts, and DoRA, make in one layer."""
+    checkpointing: bool
+    attn: str
+    packing: bool
+    accumulation: int
+    sharding: str
+    devices: int
+    offload: bool
+    trainer: str
+    shards_weights: bool
+
+    @property
+    def trained(self) -> int:
+        """Parameters that get a gradient."""
+        return self.adapters + self.saved
+
+
+def case_of(facts: Facts, stack: Stack | None = None) -> Case:
+    """Read a case out of the facts. Raises LoraAdviseError when the model or the training section is missing."""
+    model, train = facts.model, facts.train
+    if model is None or train is None:
+        missing = "model" if model is None else "train"
+        raise LoraAdviseError(f"Memory cannot be forecast without the facts' {missing} section; give the model and a length.")
+    stack = stack or stack_of(facts)
+    lora = facts.lora
+    chosen = targets(model, lora) if lora else ()
+    saved = saved_params(model, lora) if lora else model.total_params
+    adapters = trainable_params(model, lora) - saved if lora else 0
+    trains_head = lora is None or any("lm_head".endswith(name) for name in lora.modules_to_save)
+    wide = 4 if train.dtype == "float32" else 2
+    return Case(
+        method=facts.method, stack=stack, width=_width(model), weights=weights_of(facts, model, stack),
+        adapters=adapters, saved=saved, head_trained=model.vocab_size * model.hidden_size if trains_head else 0,
+        states=state_bytes(train.optim, stack.adapter_bytes), saved_states=state_bytes(train.optim, wide),
+        temporary=step_temporary(train.optim, stack.adapter_bytes), saved_temporary=step_temporary(train.optim, wide),
+        dropout=lora is not None and lora.lora_dropout > 0,
+        all_targets=any(t.module.role in ("mlp", "expert", "shared_expert") for t in chosen),
+        merged=_merged(model, facts, stack), checkpointing=train.activation_checkpointing, attn=train.attn_implementation,
+        packing=train.packing, accumulation=train.gradient_accumulation_steps,
+        sharding=facts.stack.sharding if facts.stack else "none", devices=facts.data_parallel,
+        offload=bool(facts.stack and facts.stack.cpu_offload), trainer=facts.task.trainer if facts.task else "sft",
+        shards_weights=facts.quant is None or not facts.quant.load_in_4bit or facts.quant.bnb_4bit_quant_storage != "uint8",
+    )  # fmt: skip
+
+
+def length_of(facts: Facts, train: TrainFacts) -> int:
+    """Tokens of the longest row: ``max_length``, or the longest example where that is known and shorter.
+
+    Online RL adds the completion that it generates to the prompt.
+    """
+    length = train.max_length
+    data = facts.data
+    if facts.task is not None and facts.task.trainer in ("grpo", "ppo"):
+        answers = min(data.completion_tokens, length - 1) if data else 0
+        return length - answers + (train.max_completion_length or 0)
+    if data is not None and data.max_tokens and not train.packing:
+        return max(1, min(length, data.max_tokens))
+    return length
+
+
+def _width(model: ModelFacts) -> Width:
+    hidden, layers = model.hidden_size, max(1, model.num_hidden_layers)
+    expert = min((m.d_in for m in model.with_role("expert") if m.d_out == hidden and m.d_in != hidden), default=0)
+    dense = sum(m.d_in * m.d_out * m.count for m in model.with_role("mlp", "shared_expert"))
+    return Width(
+        hidden=hidden, attention=model.num_attention_heads * model.head_dim,
+        kv=model.num_key_value_heads * model.head_dim, heads=model.num_attention_heads, layers=layers,
+        softmax_layers=max(0, layers - model.recurrent_layers), vocab=model.vocab_size,
+        # A gated MLP has 3 h f weights per layer and a classic one 2 h f, which also keeps about 2/3 (section 4).
+        dense=round(dense / (3 * hidden * layers)) if dense else (0 if expert else model.intermediate_size),
+        expert=expert, experts=model.num_experts or 1, chosen=(model.num_experts_per_tok or 1) if expert else 0,
+    )  # fmt: skip
+
+
+def _merged(model: ModelFacts, facts: Facts, stack: Stack) -> int:
+    """Bytes of merged weights in one layer: PEFT's ``ParamWrapper`` and DoRA both form the full product BA.
+
+    ParamWrapper keeps the product and the sum with the base in the model's dtype; DoRA multiplies an identity of size
+    d_in through A and B and adds the base (``tuners/lora/dora.py``), one matrix at a time.
+    """
+    lora = facts.lora
+    if lora is None:
+        return 0
+    total, largest = 0, 0
+    for target in targets(model, lora):
+        m = target.module
+        if m.kind == "parameter":
+            total += m.experts * m.d_in * m.d_out * (stack.adapter_bytes + 2) * m.count // max(1, model.num_hidden_layers)
+        elif lora.use_dora:
+            largest = max(largest, (m.d_in * m.d_in + 2 * m.d_in * m.d_out) * stack.adapter_bytes)
+    return total + largest

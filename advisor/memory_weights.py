@@ -1,0 +1,96 @@
+"""What stays on the device all through a run: the base model's weights and the optimizer's states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lora_advise.facts import Facts, LinearModule, ModelFacts
+from lora_advise.memory_stack import Stack
+
+NF4 = 0.5
+"""Bytes per weight in 4 bits; the scales come on top."""
+NF4_SCALES = 4 / 64
+"""One fp32 absmax for each block of 64 weights (bitsandbytes ``functional.quantize_4bit``)."""
+NF4_DOUBLE_SCALES = 1 / 64 + 4 / (64 * 256)
+"""Double quantisation: 8-bit absmax, and one fp32 for each 256 of these; 0.515869 B per weight in all."""
+INT8_ROW = 4
+"""LLM.int8 keeps one fp32 scale per output row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Bytes of the base model: the packed or plain matrices, what quantisation keeps beside them, and the rest."""
+
+    matrices: int
+    scales: int
+    rest: int
+    root: int
+    """Bytes of embeddings and output head, which FSDP keeps gathered."""
+    layer: int
+    """Bytes of one decoder layer as FSDP and ZeRO-3 gather it."""
+    dequant: int
+    """bf16 copy of the largest quantised matrix, made in forward and backward."""
+
+    @property
+    def total(self) -> int:
+        """All of it, unsharded."""
+        return self.matrices + self.scales + self.rest
+
+
+def weights_of(facts: Facts, model: ModelFacts, stack: Stack) -> Weights:
+    """Bytes of the frozen (or fully trained) base model.
+
+    bitsandbytes replaces every ``nn.Linear`` but the output head (transformers ``replace_with_bnb_linear`` tests
+    ``type(module) is nn.Linear``); embeddings, norms, convolutions and fused 3-D expert parameters stay in 16 bits.
+    """
+    plain = 4 if facts.train is not None and facts.train.dtype == "float32" else 2
+    four = facts.quant is not None and facts.quant.load_in_4bit
+    eight = facts.quant is not None and facts.quant.load_in_8bit and not four
+    packed = [m for m in model.modules if quantisable(m)] if four or eight else []
+    count = sum(m.weights for m in packed)
+    head = model.vocab_size * model.hidden_size
+    roots = min(head * (1 if model.tie_word_embeddings else 2), model.total_params - count)
+    others = max(0, model.total_params - count - roots)
+    wide = sum(m.weights for m in model.modules if m.kind == "parameter" or (m.kind == "linear" and not packed))
+    norms = max(0, others - min(others, wide))
+    root = roots * stack.embedding_bytes if plain == 2 else roots * plain
+    rest = root + (others - norms) * plain + norms * max(plain, stack.norm_bytes)
+    matrices, scales = _packed(facts, packed, count, four)
+    per_layer = (matrices + (others - norms) * plain) // max(1, model.num_hidden_layers)
+    largest = max((m.d_in * m.d_out for m in packed), default=0)
+    return Weights(matrices, scales, rest, root, per_layer, 2 * largest)
+
+
+def _packed(facts: Facts, packed: list[LinearModule], count: int, four: bool) -> tuple[int, int]:
+    if not packed:
+        return 0, 0
+    if not four:
+        return count, sum(INT8_ROW * m.d_out * m.count * m.experts for m in packed)
+    double = facts.quant is not None and facts.quant.bnb_4bit_use_double_quant
+    return int(count * NF4), int(count * (NF4_DOUBLE_SCALES if double else NF4_SCALES))
+
+
+def quantisable(module: LinearModule) -> bool:
+    """Whether bitsandbytes replaces this matrix."""
+    return module.kind == "linear" and module.role not in ("lm_head", "head")
+
+
+def state_bytes(optim: str, width: int) -> float:
+    """Optimizer state on the device per trained parameter of ``width`` bytes.
+
+    AdamW keeps two moments in the parameter's dtype; 8-bit AdamW 2 B and two fp32 scales per block of 256; paged
+    optimizers keep theirs in managed memory, which torch does not count; Adafactor keeps rows and columns only.
+    """
+    name = optim.lower()
+    if "paged" in name or "adafactor" in name or name == "sgd":
+        return 0.0
+    if "8bit" in name:
+        return (1 if "lion" in name else 2) * (1 + 4 / 256)
+    if "lion" in name:
+        return float(width)
+    return 2.0 * width
+
+
+def step_temporary(optim: str, width: int) -> int:
+    """Bytes per trained parameter that the step itself needs: the foreach AdamW makes one copy, the fused one none."""
+    return width if optim.lower() in ("adamw_torch", "adamw_hf", "adamw", "adam") else 0

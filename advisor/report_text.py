@@ -1,0 +1,278 @@
+"""The report on a terminal: settings first, then memory, steps, reasons, guides and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lora_advise.plan import Advice
+from lora_advise.report_bars import fill_of, stretches
+from lora_advise.report_rows import View, WhyRow
+from lora_advise.report_view import CONFIDENCE, view_of
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+PROSE = 112
+"""Columns beyond which a paragraph is hard to read."""
+
+_COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
+_KINDS = {"warning": "bold yellow", "assumption": "cyan", "advice": "green", "error": "bold red", "note": "dim"}
+_FITS = {"fits": "green", "tight": "yellow", "does not fit": "red"}
+_VERDICTS = {"agree": "green", "refine": "cyan", "disagree": "yellow", "unsupported": "red"}
+
+
+def print_report(advice: Advice, console: Console, brief: bool = False, guides: bool = True) -> None:
+    """Print the advice. ``brief`` stops after the settings; without ``guides`` their comparison is only counted."""
+    view = view_of(advice)
+    page = _Page(console)
+    _print_head(view, page)
+    _print_settings(view, page)
+    page.field("Steps", view.steps)
+    page.field("", view.steps_detail, "dim")
+    if brief:
+        page.gap()
+        return
+    _print_memory(view, page)
+    _print_parts(view, page)
+    _print_linter(view, page)
+    _print_why(view, page)
+    _print_guides(view, page, guides)
+    _print_next(view, page)
+    _print_sources(view, page)
+
+
+def render(advice: Advice, width: int = 100) -> str:
+    """The full report as plain text of that many columns, for files."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    buffer = StringIO()
+    console = Console(file=buffer, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    print_report(advice, console)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+class _Page:
+    """A console with what this terminal can show: its width, its character set."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.encoding = "utf-8" if _is_memory(console) else (console.encoding or "ascii")
+        self.unicode = self.encoding.lower().replace("-", "").startswith("utf")
+        self.width = console.width
+        self.prose = min(console.width, PROSE)
+
+    def text(self, words: str, style: str = "") -> Text:
+        """Text that is never read as markup, in characters that the terminal has."""
+        from rich.text import Text
+
+        shown = words if self.unicode else words.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        made = Text(overflow="fold")
+        made.append(shown, style or None)
+        return made
+
+    def gap(self) -> None:
+        """An empty line."""
+        self.console.print()
+
+    def heading(self, words: str) -> None:
+        """A block's title, underlined as far as its words go."""
+        self.gap()
+        self.console.print(self.text(words, "bold"))
+        self.console.print(self.text(("─" if self.unicode else "-") * min(len(words), self.prose), "dim"))
+
+    def put(self, renderable: RenderableType, width: int | None = None) -> None:
+        """Print one block within ``width`` columns."""
+        self.console.print(renderable, width=min(width or self.prose, self.width), soft_wrap=False, highlight=False)
+
+    def columns(self, *widths: int | None) -> Table:
+        """A borderless grid; ``None`` is the column that takes what is left and wraps."""
+        from rich.table import Table
+
+        grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        for width in widths:
+            if width is None:
+                grid.add_column(ratio=1, overflow="fold")
+            else:
+                grid.add_column(width=width, overflow="fold")
+        return grid
+
+    def field(self, label: str, words: str, style: str = "") -> None:
+        """A label and its value, aligned with the settings."""
+        grid = self.columns(17, None)
+        grid.add_row(self.text(label, "bold"), self.text(words, style))
+        self.put(grid)
+
+
+def _is_memory(console: Console) -> bool:
+    from io import StringIO
+
+    return isinstance(console.file, StringIO)
+
+
+def _print_head(view: View, page: _Page) -> None:
+    page.put(page.text(view.title, "bold"))
+    page.gap()
+    grid = page.columns(17, None)
+    for row in view.headline:
+        value = page.text(row.value)
+        if row.origin:
+            value.append_text(page.text(f"  ({row.origin})", "dim"))
+        grid.add_row(page.text(row.label, "bold"), value)
+    page.put(grid)
+    if view.notes:
+        page.gap()
+        grid = page.columns(17, None)
+        for note in view.notes:
+            grid.add_row(page.text(note.kind, _KINDS[note.kind]), page.text(note.text + _ids(note.sources)))
+        page.put(grid)
+
+
+def _print_settings(view: View, page: _Page) -> None:
+    page.heading("At a glance")
+    sweep_width = max([8, *(min(24, len(row.sweep)) for row in view.settings)])
+    grid = page.columns(17, None, sweep_width)
+    grid.add_row(page.text("setting", "dim"), page.text("value", "dim"), page.text("try also", "dim"))
+    for row in view.settings:
+        value = page.text(row.value, "bold yellow" if row.yours else "bold cyan")
+        if row.yours:
+            value.append_text(page.text(f"  (yours; we would take {row.advised})", "dim"))
+        grid.add_row(page.text(row.label), value, page.text(row.sweep, "dim"))
+    page.put(grid)
+    page.gap()
+
+
+def _print_memory(view: View, page: _Page) -> None:
+    if not view.memory:
+        return
+    page.heading("Memory forecast")
+    names = max(len(row.device) for row in view.memory)
+    device = min(names, 22)
+    bar = max(10, min(40, page.prose - device - 7 - 13 - 17 - 8 - 8 - 14))
+    grid = page.columns(device, 5, 12, bar + 1, None, 6, 8)
+    grid.add_row(*(page.text(t, "dim") for t in ("device", "how", "fit", "", "peak", "micro", "longest")))
+    for row in view.memory:
+        cells = page.text("")
+        for stretch in stretches(row, bar, page.unicode):
+            cells.append_text(page.text(stretch.cells, _cell_style(stretch.index)))
+        grid.add_row(
+            page.text(row.device), page.text(row.method), page.text(row.fit, _FITS[row.fit]), cells,
+            page.text(row.peak), page.text(row.micro_batch), page.text(row.longest),
+        )  # fmt: skip
+    page.put(grid)
+    page.put(
+        page.text("The bar is the whole device; micro: largest micro-batch; longest: tokens at micro-batch 1.", "dim")
+    )
+
+
+def _cell_style(index: int) -> str:
+    if index >= 0:
+        return _COLOURS[index % len(_COLOURS)]
+    return {-1: "white", -2: "dim", -3: "bold red"}[index]
+
+
+def _print_parts(view: View, page: _Page) -> None:
+    if not view.parts:
+        return
+    page.gap()
+    page.put(page.text(f"{view.parts_title}:{_ids(view.memory_sources)}"))
+    grid = page.columns(2, 19, 28, None)
+    for part in view.parts:
+        grid.add_row(
+            page.text(fill_of(part.index, page.unicode) * 2, _cell_style(part.index)), page.text(part.size.rjust(18)),
+            page.text(part.label), page.text(part.note, "dim"),
+        )  # fmt: skip
+    page.put(grid)
+    if view.ways_out:
+        page.gap()
+        page.put(page.text("What lowers it, in this order:", "bold"))
+        grid = page.columns(3, None)
+        for place, way in enumerate(view.ways_out, 1):
+            enough = " Then it fits." if way.enough else ""
+            grid.add_row(
+                page.text(f"{place}."), page.text(f"{way.change}: saves {way.saves}; costs {way.costs}.{enough}")
+            )
+        page.put(grid)
+
+
+def _print_linter(view: View, page: _Page) -> None:
+    page.heading("The linter's opinion")
+    page.put(page.text(view.linter))
+    grid = page.columns(9, None)
+    for row in view.findings:
+        fix = f" Mend: {row.fix}." if row.fix else ""
+        grid.add_row(
+            page.text(row.severity, _KINDS[row.severity]),
+            page.text(f"{row.code} {row.rule}: {row.message}{fix}{_ids(row.sources)}"),
+        )
+    page.put(grid)
+
+
+def _print_why(view: View, page: _Page) -> None:
+    page.heading("Why")
+    for place, group in enumerate(view.why):
+        if place:
+            page.gap()
+        page.console.print(page.text(group.title, "bold underline" if page.console.color_system else "bold"))
+        grid = page.columns(17, None)
+        for row in group.rows:
+            grid.add_row(page.text(row.label, "bold"), _why_text(row, page))
+        page.put(grid)
+    page.gap()
+    page.put(page.text("; ".join(CONFIDENCE.values()) + ".", "dim"))
+
+
+def _why_text(row: WhyRow, page: _Page) -> Text:
+    text = page.text(row.value, "cyan")
+    if row.sweep:
+        text.append_text(page.text(f"  (try also {row.sweep})", "dim"))
+    text.append_text(page.text(f"\n{row.because}"))
+    if row.yours:
+        text.append_text(page.text(f"\n{row.yours}", "yellow"))
+    text.append_text(page.text(f"\n{row.confidence}{_ids(row.sources)}", "dim"))
+    text.append_text(page.text(f"\nChanges with: {row.flips}", "dim"))
+    return text
+
+
+def _print_guides(view: View, page: _Page, shown: bool) -> None:
+    if not view.guides:
+        return
+    page.heading("What the guides say")
+    if not shown:
+        page.put(page.text(f"{len(view.guides)} statements of guides compared; --compare-guides shows them."))
+        return
+    grid = page.columns(12, None)
+    for row in view.guides:
+        text = page.text(f"{row.guide} on {row.topic}: {row.says}")
+        text.append_text(page.text(f"\nWe say: {row.we_say}. {row.reason}{_ids(row.sources)}", "dim"))
+        grid.add_row(page.text(row.verdict, _VERDICTS[row.verdict]), text)
+    page.put(grid)
+
+
+def _print_next(view: View, page: _Page) -> None:
+    page.heading("Next steps")
+    grid = page.columns(3, None)
+    for place, step in enumerate(view.next_steps, 1):
+        grid.add_row(page.text(f"{place}."), page.text(step))
+    page.put(grid)
+    page.gap()
+    page.field("This report", view.command)
+    page.field("Written by", view.tool)
+
+
+def _print_sources(view: View, page: _Page) -> None:
+    if not view.sources:
+        return
+    page.heading("Sources")
+    grid = page.columns(22, None)
+    for row in view.sources:
+        where = f" ({row.where})" if row.where else ""
+        grid.add_row(page.text(f"[{row.id}]", "dim"), page.text(f"{row.title}{where}"))
+    page.put(grid)
+
+
+def _ids(sources: tuple[str, ...]) -> str:
+    return "".join(f" [{name}]" for name in sources)

@@ -1,0 +1,153 @@
+"""Rules about evaluation, checkpoints and early stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lora_advise.facts import DataFacts, Facts, TaskFacts, TrainFacts
+from lora_advise.finding import Change, Confidence, Hit, Severity
+from lora_advise.rule import rule
+
+
+@rule("passes-without-evaluation", "SCH711", Severity.WARNING, Confidence.MEASURED, ("baseten-2026", "raschka-2023", "diagnosis-corpus"))
+def passes_without_evaluation(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+    """Two or more passes are made without a held-out evaluation.
+
+    Why: training loss falls through overfitting; only held-out loss shows where to stop.
+    Example:
+        train: {eval_strategy: "no", load_best_model_at_end: false}
+    Instead:
+        train: {eval_strategy: epoch}
+    Evidence: held-out loss has its minimum near two passes, and most labelled logs of overfitting show it in evaluation alone.
+    Known problems: an evaluation outside the trainer is not visible here.
+    """
+    if task.family not in ("sft", "classification", "pretraining") or train.eval_strategy != "no" or train.num_train_epochs < 2:
+        return
+    every = max(1, (facts.optimizer_steps or 80) // 8)
+    yield Hit(
+        f"{train.num_train_epochs:g} passes without evaluation: overfitting would stay unseen. Hold out 5 % and evaluate every "
+        f"{every} steps.",
+        ("train.eval_strategy",),
+        (Change("train.eval_strategy", "steps"), Change("train.eval_steps", every), Change("train.eval_share", 0.05)),
+    )
+
+
+@rule("evaluation-without-rows", "SCH712", Severity.ERROR, Confidence.FACT, ("transformers-code",))
+def evaluation_without_rows(train: TrainFacts, data: DataFacts) -> Iterator[Hit]:
+    """Evaluation is on, but nothing is held out.
+
+    Why: the Trainer refuses to start without an evaluation set.
+    Example:
+        train: {eval_share: 0.0}
+    Instead:
+        train: {eval_share: 0.05}
+    Evidence: the Trainer's check.
+    Known problems: none.
+    """
+    if train.eval_strategy != "no" and train.eval_share <= 0 and not data.eval_path:
+        yield Hit(
+            f"eval_strategy is {train.eval_strategy}, but there is no evaluation file and eval_share is 0: hold out 5 %.",
+            ("train.eval_share", "train.eval_strategy"),
+            (Change("train.eval_share", 0.05),),
+        )
+
+
+@rule("best-checkpoint-not-saved", "SCH713", Severity.ERROR, Confidence.FACT, ("transformers-code",))
+def best_checkpoint_not_saved(train: TrainFacts) -> Iterator[Hit]:
+    """The best checkpoint is to be loaded at the end, but saving and evaluating do not coincide.
+
+    Why: a checkpoint can only be the best if it was evaluated. TrainingArguments refuses anything else.
+    Example:
+        train: {eval_strategy: steps, save_strategy: steps, eval_steps: 100, save_steps: 150}
+    Instead:
+        train: {eval_strategy: steps, save_strategy: steps, eval_steps: 100, save_steps: 200}
+    Evidence: the check in TrainingArguments.
+    Known problems: save_strategy best is not among the facts.
+    """
+    if not train.load_best_model_at_end:
+        return
+    if train.eval_strategy == "no":
+        yield Hit(
+            "load_best_model_at_end needs evaluation, and eval_strategy is no: turn one of them.",
+            ("train.load_best_model_at_end", "train.eval_strategy"),
+            (Change("train.load_best_model_at_end", False),),
+        )
+    elif train.save_strategy != train.eval_strategy:
+        yield Hit(
+            f"load_best_model_at_end needs the same rhythm: eval_strategy is {train.eval_strategy}, save_strategy is "
+            f"{train.save_strategy}.",
+            ("train.save_strategy", "train.eval_strategy"),
+            (Change("train.save_strategy", train.eval_strategy), Change("train.save_steps", train.eval_steps)),
+        )
+    elif train.eval_strategy == "steps" and train.eval_steps and train.save_steps and train.save_steps % train.eval_steps:
+        yield Hit(
+            f"save_steps {train.save_steps} is no multiple of eval_steps {train.eval_steps}, so the best model cannot be kept: save "
+            f"every {train.eval_steps}.",
+            ("train.save_steps", "train.eval_steps"),
+            (Change("train.save_steps", train.eval_steps),),
+        )
+
+
+@rule("early-stopping-blind", "SCH714", Severity.ERROR, Confidence.FACT, ("transformers-code",))
+def early_stopping_blind(train: TrainFacts) -> Iterator[Hit]:
+    """Early stopping is on without an evaluation to stop by.
+
+    Why: EarlyStoppingCallback asserts that there is an evaluation and a metric.
+    Example:
+        train: {early_stopping_patience: 3, eval_strategy: "no", load_best_model_at_end: false, num_train_epochs: 1.0}
+    Instead:
+        train: {early_stopping_patience: 3, metric_for_best_model: eval_loss, num_train_epochs: 1.0}
+    Evidence: the callback's assertions.
+    Known problems: none.
+    """
+    if train.early_stopping_patience is None:
+        return
+    if train.eval_strategy == "no":
+        yield Hit(
+            f"Early stopping after {train.early_stopping_patience} evaluations, but eval_strategy is no: the callback raises.",
+            ("train.early_stopping_patience", "train.eval_strategy"),
+            (Change("train.early_stopping_patience", None),),
+        )
+    elif train.metric_for_best_model is None and not train.load_best_model_at_end:
+        yield Hit(
+            "Early stopping needs metric_for_best_model: set it to eval_loss.",
+            ("train.metric_for_best_model",),
+            (Change("train.metric_for_best_model", "eval_loss"),),
+        )
+
+
+@rule("interval-beyond-run", "SCH715", Severity.WARNING, Confidence.FACT, ("arithmetic",))
+def interval_beyond_run(train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+    """Evaluation or saving comes less than once in the run.
+
+    Why: an interval longer than the run means that it never happens.
+    Example:
+        train: {save_strategy: steps, save_steps: 5000, load_best_model_at_end: false}
+    Instead:
+        train: {save_strategy: steps, save_steps: 100, load_best_model_at_end: false}
+    Evidence: arithmetic on steps.
+    Known problems: trainers save once more at the end.
+    """
+    steps = facts.optimizer_steps
+    if steps is None:
+        return
+    for what, strategy, every in (
+        ("eval_steps", train.eval_strategy, train.eval_steps),
+        ("save_steps", train.save_strategy, train.save_steps),
+    ):
+        if strategy == "steps" and every and every > steps:
+            better = max(1, steps // 8)
+            yield Hit(
+                f"{what} is {every:,} in a run of {steps:,} steps, so it never comes: set it to {better}.",
+                (f"train.{what}",),
+                (Change(f"train.{what}", better),),
+            )
+
+
+EVALUATION_RULES = (
+    passes_without_evaluation,
+    evaluation_without_rows,
+    best_checkpoint_not_saved,
+    early_stopping_blind,
+    interval_beyond_run,
+)

@@ -1,0 +1,201 @@
+"""Rules about the product of adapter scale and learning rate: the one number that decides whether a run diverges or idles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import sqrt
+
+from lora_advise.facts import Facts, LoraFacts, TaskFacts, TrainFacts
+from lora_advise.finding import Change, Confidence, Hit, Severity
+from lora_advise.rates import (
+    Band,
+    Region,
+    alpha_for,
+    band,
+    format_lr,
+    loraplus_factor,
+    lr_for,
+    optimizer_factor,
+    region,
+    round_lr,
+    round_lr_down,
+    run_e2,
+)
+from lora_advise.rule import rule
+
+SUPERVISED = ("sft", "classification", "pretraining", "reward")
+MEASURED_CLIFF = 3e-3 * sqrt(32)
+"""E2 at which about 101 of 112 runs diverged (tinker-sweep)."""
+
+
+def judge(facts: Facts) -> tuple[float, Band, Region] | None:
+    """E2 of the run, its band and its place in it; None when the bands do not apply."""
+    if facts.task is None or facts.lora is None or facts.train is None:
+        return None
+    value = run_e2(facts.lora, facts.train)
+    if value is None:
+        return None
+    bounds = band(facts.task.family, facts.model.billions if facts.model else None, facts.model.kind if facts.model else None)
+    return value, bounds, region(value, bounds)
+
+
+def explain(lora: LoraFacts, train: TrainFacts, value: float) -> str:
+    """The effective scale under the run's own scaling mode, and E2, in words."""
+    if lora.use_rslora:
+        scale = f"rsLoRA scales by alpha/sqrt(r) = {lora.lora_alpha:g}/sqrt({lora.r}) = {lora.scale:.3g}"
+    else:
+        scale = f"the adapter is scaled by alpha/r = {lora.lora_alpha:g}/{lora.r} = {lora.scale:.3g}"
+    extra = ""
+    if optimizer_factor(train.optim) != 1.0:
+        extra += f", Lion's rate counted {optimizer_factor(train.optim):g} times"
+    if loraplus_factor(lora.loraplus_lr_ratio) != 1.0:
+        extra += f", LoRA+ ratio {lora.loraplus_lr_ratio:g} counted as {loraplus_factor(lora.loraplus_lr_ratio):.2g} times"
+    return (
+        f"{scale}, so lr * sqrt(alpha_eff) = {format_lr(train.learning_rate)} * sqrt({lora.alpha_eff:.4g}) = {format_lr(value)}{extra}"
+    )
+
+
+def ways_back(lora: LoraFacts, train: TrainFacts, value: float, target: float, *, down: bool) -> tuple[Change, ...]:
+    """The learning rate at this alpha, and the alpha at this learning rate, that bring E2 to ``target``."""
+    factor = value / (train.learning_rate * sqrt(lora.alpha_eff))
+    rate = lr_for(target, lora.alpha_eff) / factor
+    lower = Change("train.learning_rate", round_lr_down(rate) if down else round_lr(rate))
+    alpha = alpha_for(target, train.learning_rate * factor) / (sqrt(lora.r) if lora.use_rslora else 1.0)
+    rounded = round(alpha) if alpha >= 1 else float(f"{alpha:.1g}")
+    return (lower, Change("lora.lora_alpha", rounded))
+
+
+def offer(changes: tuple[Change, ...], lora: LoraFacts) -> str:
+    """Both ways back as a clause."""
+    return (
+        f"set the learning rate to {format_lr(changes[0].value)} at alpha {lora.lora_alpha:g}, "
+        f"or alpha to {changes[1].value:g} at this learning rate"
+    )
+
+
+@rule("scale-times-rate-diverges", "LRS101", Severity.ERROR, Confidence.MEASURED, ("tinker-sweep", "scale-experiment", "e2-metric"))
+def scale_times_rate_diverges(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+    """The learning rate times the square root of the effective alpha lies where training diverges.
+
+    Why: high alpha and a high learning rate are one mistake, not two: both multiply the update. With AdamW and B = 0 the
+        highest rate that still trains falls as 1/sqrt(alpha_eff), whatever the rank, where alpha_eff is alpha, or
+        alpha * sqrt(r) with rsLoRA. alpha/r says nothing about it.
+    Example:
+        train: {learning_rate: 0.002}
+        lora: {lora_alpha: 128}
+    Instead:
+        train: {learning_rate: 0.00015}
+        lora: {lora_alpha: 128}
+    Evidence: 3e-3 at alpha 32 (1.7e-2) diverged in about 101 of 112 swept runs, and the 11 survivors were 8.6 % worse; in
+        190 runs of our own the cliff lay at one value of lr * sqrt(alpha_eff) within 1.2 times over a 64-fold range of alpha.
+    Known problems: between 1e-2 and 1.7e-2 nothing was measured, and models up to 2 B have shipped recipes there (2e-3 at
+        alpha 64), so for these it is a warning. AdamW and Lion only; initializations with B other than zero are not judged.
+    """
+    judged = judge(facts)
+    if judged is None or judged[2] != "diverges":
+        return
+    value, bounds, _ = judged
+    small = facts.model is not None and facts.model.billions <= 2 and value < MEASURED_CLIFF
+    changes = ways_back(lora, train, value, bounds.best, down=False)
+    yield Hit(
+        f"Training at {format_lr(train.learning_rate)} will most likely diverge: {explain(lora, train, value)}, above the bound "
+        f"of {format_lr(bounds.diverge or 0)}; of some 112 measured runs at 1.7e-2 about 101 diverged. Either way leads back: "
+        f"{offer(changes, lora)}.",
+        ("train.learning_rate", "lora.lora_alpha"),
+        changes,
+        Severity.WARNING if small else None,
+    )
+
+
+@rule("scale-times-rate-high", "LRS102", Severity.WARNING, Confidence.MEASURED, ("tinker-sweep", "baseten-2026", "e2-metric"))
+def scale_times_rate_high(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+    """The learning rate times the square root of the effective alpha lies where some models became unstable.
+
+    Why: the basin is lopsided. Four times too low costs a few per cent of loss, three times too high loses the run.
+    Example:
+        train: {learning_rate: 0.0015}
+    Instead:
+        train: {learning_rate: 0.0003}
+    Evidence: 1e-3 at alpha 32 (5.7e-3) was best for several models below 8 B, cost 1.7 % on average and diverged at 70 B; from
+        30 B on the bound is therefore 4e-3. For continued pretraining it is 2.5e-3.
+    Known problems: a short run on a small model may well like such a rate; a three-point sweep tells.
+    """
+    if task.family not in SUPERVISED:
+        return
+    judged = judge(facts)
+    if judged is None or judged[2] != "high":
+        return
+    value, bounds, _ = judged
+    changes = ways_back(lora, train, value, bounds.best, down=False)
+    yield Hit(
+        f"The learning rate {format_lr(train.learning_rate)} is near the cliff: {explain(lora, train, value)}, above "
+        f"{format_lr(bounds.warn)}, where some measured models became unstable; {offer(changes, lora)}.",
+        ("train.learning_rate", "lora.lora_alpha"),
+        changes,
+    )
+
+
+ADVISED_LOW = ("domain-adaptation", "knowledge-injection", "vision-language")
+"""Tasks whose published rates reach down to 1e-5 on purpose."""
+
+
+def _low_factor(facts: Facts) -> float:
+    """What published practice divides the rate by for reasons of its own: fp16, and 4-bit bases from 30 B on (dettmers-2023)."""
+    factor = 1.0
+    if facts.train is not None and facts.train.dtype == "float16":
+        factor *= 2
+    if facts.method == "qlora" and facts.model is not None and facts.model.billions >= 30:
+        factor *= 2
+    return factor
+
+
+def _low_hits(facts: Facts, wanted: Region, say: str) -> Iterator[Hit]:
+    task, lora, train = facts.task, facts.lora, facts.train
+    judged = judge(facts)
+    if judged is None or task is None or lora is None or train is None or task.name in ADVISED_LOW:
+        return
+    value, bounds, _ = judged
+    if region(value * _low_factor(facts), bounds) != wanted:
+        return
+    changes = ways_back(lora, train, value, bounds.best, down=True)
+    copied = " It is a rate of full fine-tuning, a tenth of what adapters take." if train.learning_rate <= 5e-5 else ""
+    yield Hit(
+        f"The learning rate {format_lr(train.learning_rate)} {say}: {explain(lora, train, value)}, while the best single value "
+        f"is {format_lr(bounds.best)}.{copied} Raise the learning rate towards {format_lr(changes[0].value)}.",
+        ("train.learning_rate", "lora.lora_alpha"),
+        changes[:1],
+    )
+
+
+@rule("adapter-under-driven", "LRS103", Severity.WARNING, Confidence.MEASURED, ("tinker-sweep", "lwr-2025", "pissa-2024"))
+def adapter_under_driven(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+    """The adapter learns too slowly: the learning rate is far below what supervised LoRA needs.
+
+    Why: LoRA's best rate is about ten times that of full fine-tuning. A rate copied from there trains, and learns little.
+    Example:
+        train: {learning_rate: 0.00002}
+    Instead:
+        train: {learning_rate: 0.0003}
+    Evidence: 4e-5 at alpha 32 cost 2.5 % on average and 9.9 % at worst over 35 swept models; 3e-4 cost 0.2 %.
+    Known problems: continuing an adapter that is already good may want such a rate. In fp16, and for QLoRA from 30 B on, where
+        recipes halve the rate, the bound is halved too.
+    """
+    yield from _low_hits(facts, "very low", "hardly moves the adapter")
+
+
+@rule("rate-conservative", "LRS104", Severity.NOTE, Confidence.CONVENTION, ("tinker-sweep",))
+def rate_conservative(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+    """The learning rate is on the low side of what works.
+
+    Why: the loss still falls, a little less than it could in the same number of steps.
+    Example:
+        train: {learning_rate: 0.00005}
+    Instead:
+        train: {learning_rate: 0.0002}
+    Evidence: 1e-4 at alpha 32 cost 1.2 % on average in the sweep, 4e-5 cost 2.5 %.
+    Known problems: a long run makes up for it.
+    """
+    yield from _low_hits(facts, "low", "is conservative")
+
+
+SCALE_RULES = (scale_times_rate_diverges, scale_times_rate_high, adapter_under_driven, rate_conservative)

@@ -1,0 +1,56 @@
+"""Silence for the libraries of a run: their bars, notices and telemetry, so that our own lines can be read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LOUD = ("transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "torch", "huggingface_hub")
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Only errors of the training libraries are shown inside; settings of the process are put back at the end."""
+    # Read when these libraries are first imported, and by TRL each time that a trainer is made.
+    kept = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    levels = {name: logging.getLogger(name).level for name in LOUD}
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    _bars(shown=False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        _bars(shown=True)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for name, value in kept.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "BITSANDBYTES_NOWELCOME": "1",
+}
+
+
+def _bars(*, shown: bool) -> None:
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    if shown:
+        datasets.enable_progress_bars()
+        transformers_logging.enable_progress_bar()
+    else:
+        datasets.disable_progress_bars()
+        transformers_logging.disable_progress_bar()
