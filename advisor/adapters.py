@@ -25,7 +25,7 @@ _EXPERT_NAMES = {
         "gate": "gate.weight", "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj"
     },
 }  # fmt: skip
-"""Names of transformers 4 that PEFT turns into parameters of transformers 5, by conversion (peft ``_MOE_TARGET_MODULE_MAPPING``)."""
+"""Names of transformers 4 and the parameters of transformers 5 that PEFT makes of them (``_MOE_TARGET_MODULE_MAPPING``)."""
 
 _CONVERTED = {
     "mixtral": ("mixtral", "minimax", "minimax_m2"),
@@ -76,7 +76,7 @@ def targeted(model: ModelFacts, lora: LoraFacts) -> tuple[LinearModule, ...]:
 
 
 def targets(model: ModelFacts, lora: LoraFacts) -> tuple[Target, ...]:
-    """Like :func:`targeted`, with the factor on the rank. Raises LoraAdviseError for a pattern that is no regular expression."""
+    """Like :func:`targeted`, with the factor on the rank. Raises LoraAdviseError for a pattern that cannot be read."""
     selection = _selection(model, lora)
     found = []
     for module in model.modules:
@@ -154,7 +154,12 @@ def _selection(model: ModelFacts, lora: LoraFacts) -> _Selection:
 
 
 def _converted(
-    model: ModelFacts, lora: LoraFacts, names: tuple[str, ...], pattern: str | None, every: bool, mapping: dict[str, str]
+    model: ModelFacts,
+    lora: LoraFacts,
+    names: tuple[str, ...],
+    pattern: str | None,
+    every: bool,
+    mapping: dict[str, str],
 ) -> _Selection:
     """PEFT rewrites names of transformers 4 into fused parameters, and doubles the rank of gate_up_proj."""
     if every:
@@ -212,7 +217,7 @@ def _output_head(module: LinearModule, lora: LoraFacts) -> bool:
 
 
 def _layer_share(lora: LoraFacts, layers: int) -> Fraction:
-    """Share of layers that ``layers_to_transform`` keeps; families that stand in some layers only are taken pro rata."""
+    """Share of layers that ``layers_to_transform`` keeps; families of some layers only are taken pro rata."""
     if not lora.layers_to_transform:
         return Fraction(1)
     return Fraction(len({i for i in lora.layers_to_transform if 0 <= i < layers}), layers)

@@ -16,7 +16,7 @@ from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import LinearModule, ModelFacts
 
 CONFIG_LIMIT = 4 * 2**20
-"""Bytes of a config.json that are read at most; the largest real ones (quantised MoE with module lists) stay below 1 MiB."""
+"""Bytes of a config.json that are read at most, many times the size of a usual one."""
 
 LARGEST = 10**9
 """No dimension or layer count of a real model comes near this."""
@@ -46,12 +46,14 @@ def read_config(path: Path) -> tuple[dict[str, Any], Path]:
         size = file.stat().st_size
         if size > CONFIG_LIMIT:
             raise LoraAdviseError(
-                f"{file} has {size} bytes, more than the {CONFIG_LIMIT} that a config.json may have: give the model's own config.json."
+                f"{file} has {size} bytes, more than the {CONFIG_LIMIT} that a config.json may have: "
+                "give the config.json that was saved with the model."
             )
         return parse_config(file.read_bytes(), str(file)), file
     except OSError as error:
         raise LoraAdviseError(
-            f"{file} cannot be read ({error.strerror or error}): give a folder with a config.json, that file itself, or a model id."
+            f"{file} cannot be read ({error.strerror or error}): "
+            "give a folder with a config.json, that file itself, or a model id."
         ) from error
 
 
@@ -60,9 +62,13 @@ def parse_config(raw: bytes, place: str) -> dict[str, Any]:
     try:
         config = json.loads(raw.decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise LoraAdviseError(f"{place} is not valid JSON ({error}): give the config.json that was saved with the model.") from error
+        raise LoraAdviseError(
+            f"{place} is not valid JSON ({error}): give the config.json that was saved with the model."
+        ) from error
     if not isinstance(config, dict):
-        raise LoraAdviseError(f"{place} holds a JSON {type(config).__name__}, not an object: give the model's config.json.")
+        raise LoraAdviseError(
+            f"{place} holds a JSON {type(config).__name__}, not an object: give the model's config.json."
+        )
     return config
 
 
@@ -106,7 +112,9 @@ def _value(key: str, default: Any, flat: dict[str, Any], values: dict[str, int],
     if isinstance(default, str):
         return evaluate(default, values, place)
     if default is None:
-        raise LoraAdviseError(f"{place} does not say {key}, which the size of the model needs: add that key to the config.json.")
+        raise LoraAdviseError(
+            f"{place} does not say {key}, which the size of the model needs: add that key to the config.json."
+        )
     return int(default)
 
 
@@ -121,7 +129,7 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted names; a list of layer types becomes one count for each type (``layer_types#mamba``)."""
+    """Nested sections as dotted names; a list of layer types becomes a count for each (``layer_types#mamba``)."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
@@ -153,7 +161,9 @@ def _node(node: ast.AST, values: dict[str, int], place: str) -> int:
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
         left, right = _node(node.left, values, place), _node(node.right, values, place)
         if isinstance(node.op, ast.FloorDiv) and right == 0:
-            raise LoraAdviseError(f"{place} has a zero where a model needs a number ({ast.unparse(node.right)}): correct that key.")
+            raise LoraAdviseError(
+                f"{place} has a zero where a model needs a number ({ast.unparse(node.right)}): correct that key."
+            )
         return int(_OPERATORS[type(node.op)](left, right))
     if isinstance(node, ast.IfExp):
         return _node(node.body if _node(node.test, values, place) else node.orelse, values, place)
@@ -171,7 +181,10 @@ def _modules(formulas: dict[str, Any], values: dict[str, int], place: str) -> tu
             continue
         sides = evaluate(str(d_in), values, place), evaluate(str(d_out), values, place)
         if min(sides) <= 0:
-            raise LoraAdviseError(f"{place} gives {path} a side of {min(sides)}: the dimensions in that config.json contradict each other.")
+            raise LoraAdviseError(
+                f"{place} gives {path} a side of {min(sides)}: "
+                "the dimensions in that config.json contradict each other."
+            )
         family = LinearModule(
             path=path, d_in=sides[0], d_out=sides[1], count=times, role=role, kind=kind, experts=matrices,
             bias=bool(evaluate(str(bias), values, place)),

@@ -17,7 +17,8 @@ Row = dict[str, Any]
 _COLUMNS = ("path", "d_in", "d_out", "count", "role", "kind", "experts", "bias")
 _DIMENSIONS = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
-    "vocab_size", "tie_word_embeddings", "max_position_embeddings", "num_experts", "num_experts_per_tok", "recurrent_layers",
+    "vocab_size", "tie_word_embeddings", "max_position_embeddings", "num_experts",
+    "num_experts_per_tok", "recurrent_layers",
 )  # fmt: skip
 
 
@@ -29,7 +30,9 @@ def resolve_model(asked: str) -> tuple[ModelFacts, tuple[str, ...]]:
     """
     asked = asked.strip()
     if not asked:
-        raise LoraAdviseError("The model is empty: give a size such as 7B, an id such as Qwen/Qwen2.5-7B-Instruct, or a folder.")
+        raise LoraAdviseError(
+            "The model is empty: give a size such as 7B, an id such as Qwen/Qwen2.5-7B-Instruct, or a folder."
+        )
     path = Path(asked).expanduser()
     if _exists(path):
         return _from_path(path), ()
@@ -73,10 +76,10 @@ def unchecked(model_id: str) -> tuple[str, ...]:
 
 
 @cache
-def index() -> dict[str, tuple[int, int, str]]:
-    """Every id and alias with its line in the data file, its total parameters and its kind."""
+def index() -> dict[str, tuple[int, int, str, str]]:
+    """Every id and alias with its line in the data file, total parameters, kind and release (``2024-09``)."""
     data: dict[str, list[Any]] = json.loads(_data("models_index.json"))
-    return {model_id: (line, total, kind) for model_id, (line, total, kind) in data.items()}
+    return {model_id: (line, total, kind, release) for model_id, (line, total, kind, release) in data.items()}
 
 
 @cache
@@ -109,7 +112,9 @@ def _from_path(path: Path) -> ModelFacts:
 def _by_size(asked: str) -> tuple[str, tuple[str, ...]]:
     """The preferred model of a size, and the other models of that size."""
     stated = names.parse_size(asked) or 0.0
-    decoders = {i: total for i, (_, total, kind) in index().items() if kind not in {"encoder", "encoder-decoder", "vlm"}}
+    decoders = {
+        i: total for i, (_, total, kind, _) in index().items() if kind not in {"encoder", "encoder-decoder", "vlm"}
+    }
     labelled = [i for i in decoders if names.says_size(i, asked)]
     if names.is_composite(asked):
         matching = labelled
@@ -122,18 +127,23 @@ def _by_size(asked: str) -> tuple[str, tuple[str, ...]]:
     if first is not None and first in index():
         ordered = [first, *(i for i in ordered if i != first)]
     if not ordered:
-        raise LoraAdviseError(f"No model of the catalogue has the size {asked}: the nearest are {_nearest_sizes(decoders, stated)}.")
-    return ordered[0], tuple(ordered[1:9])
+        raise LoraAdviseError(
+            f"No model of the catalogue has the size {asked}: the nearest are {_nearest_sizes(decoders, stated)}."
+        )
+    newest = sorted(ordered[1:], key=lambda i: index()[i][3], reverse=True)
+    return ordered[0], tuple(sorted(newest, key=lambda i: i not in labelled)[:8])
 
 
 def _nearest_sizes(decoders: dict[str, int], stated: float) -> str:
-    below = sorted((i for i in decoders if decoders[i] <= stated), key=lambda i: (-decoders[i], names.preference(i)))[:1]
+    below = sorted((i for i in decoders if decoders[i] <= stated), key=lambda i: (-decoders[i], names.preference(i)))[
+        :1
+    ]
     above = sorted((i for i in decoders if decoders[i] > stated), key=lambda i: (decoders[i], names.preference(i)))[:1]
     return " and ".join(f"{i} ({decoders[i] / 1e9:.3g}B)" for i in below + above)
 
 
 def _by_name(asked: str) -> tuple[str, tuple[str, ...]] | None:
-    """The catalogue id that a name means: exact id, exact basename, other separators, then the same model's variants."""
+    """The catalogue id that a name means: exact id, exact basename, other separators, then its variants."""
     ids = list(index())
     key, short = names.normal(asked), names.without_quantisation(asked)
     owner = _owner(asked) if "/" in asked else None
@@ -172,9 +182,14 @@ def _from_hub(asked: str) -> ModelFacts:
         config = config_from_hub(asked)
         if config is not None:
             return from_config(config, asked)
-        reached = f"{asked} is not in the catalogue and its config.json could not be had from the Hub (offline, unreachable or no such id)"
+        reached = (
+            f"{asked} is not in the catalogue and its config.json could not be had from the Hub "
+            "(offline, unreachable or no such id)"
+        )
     else:
         reached = f"{asked} is no model of the catalogue and no existing folder or file"
     near = names.closest(asked, index())
     hint = f"; the closest names are {', '.join(near)}" if near else ""
-    raise LoraAdviseError(f"{reached}{hint}: give one of the catalogue's ids, a size such as 7B, or a folder with a config.json.")
+    raise LoraAdviseError(
+        f"{reached}{hint}: give one of the catalogue's ids, a size such as 7B, or a folder with a config.json."
+    )

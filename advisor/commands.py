@@ -88,7 +88,7 @@ def _rule(args: Namespace) -> int:
 
 
 def _models(args: Namespace) -> int:
-    from lora_advise.catalogue import list_models
+    from lora_advise.catalogue_list import list_models
 
     rows = [row for row in list_models() if args.pattern.lower() in " ".join(map(str, row)).lower()]
     _table(("model", "parameters", "kind", "type", "context", "licence"), rows, f"no model matches {args.pattern!r}")

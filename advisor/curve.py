@@ -9,9 +9,12 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import isfinite, nan, sqrt
+from typing import TypeVar
 
 MAD_TO_SD = 1.4826
 """The standard deviation of a normal distribution over its median absolute deviation."""
+
+_T = TypeVar("_T")
 
 SLOPE_POINTS = 300
 """At most this many evenly spaced points enter a Theil-Sen slope: its pairs grow with the square."""
@@ -64,7 +67,8 @@ def smooth(values: Sequence[float], width: int) -> list[float]:
 
 
 def interpolate(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    """The piecewise linear curve through the points at ``x``; constant beyond its ends, points without a value left out."""
+    """The piecewise linear curve through the points at ``x``; constant beyond its ends, points without a value left
+    out."""
     points = [(a, b) for a, b in zip(xs, ys, strict=True) if isfinite(a) and isfinite(b)]
     if not points:
         return nan
@@ -77,13 +81,16 @@ def interpolate(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
     return y1 if x1 <= x0 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
 
 
+def evenly(values: Sequence[_T], count: int = SLOPE_POINTS) -> Sequence[_T]:
+    """At most ``count`` of the values, evenly spaced, first and last among them."""
+    last = len(values) - 1
+    return values if last < count else [values[round(i * last / (count - 1))] for i in range(count)]
+
+
 def slope(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float, float]:
     """Theil-Sen slope with the ends of its 90 % interval by Kendall's variance; ``nan`` below three usable pairs."""
-    points = [(a, b) for a, b in zip(xs, ys, strict=True) if isfinite(a) and isfinite(b)]
+    points = evenly([(a, b) for a, b in zip(xs, ys, strict=True) if isfinite(a) and isfinite(b)])
     n = len(points)
-    if n > SLOPE_POINTS:
-        points = [points[round(i * (n - 1) / (SLOPE_POINTS - 1))] for i in range(SLOPE_POINTS)]
-        n = SLOPE_POINTS
     slopes = sorted(
         (points[j][1] - points[i][1]) / (points[j][0] - points[i][0])
         for i in range(n)

@@ -25,8 +25,9 @@ def assemble(draft: Draft, candidate: Candidate, hardware: HardwareFacts | None 
     lora = None if candidate.method == "full" else LoraFacts(**section(values, "lora"), task_type=_task_type(draft))
     train = {
         "learning_rate": draft.task.rate,
-        "gradient_accumulation_steps": 1,
+        "gradient_accumulation_steps": 2,  # gradients stay alive between micro-batches: the larger case
         "max_length": 1024,
+        "optim": optimizer_for(draft, candidate.method),
         **section(values, "train"),
         "per_device_train_batch_size": values.get("train.per_device_train_batch_size", micro),
     }
@@ -36,6 +37,13 @@ def assemble(draft: Draft, candidate: Candidate, hardware: HardwareFacts | None 
         stack=StackFacts(framework=draft.framework, sharding=candidate.sharding,
                          cpu_offload=bool(values.get("stack.cpu_offload", False))),
     )  # fmt: skip
+
+
+def optimizer_for(draft: Draft, method: Method) -> str:
+    """8-bit states that page out where bitsandbytes runs and memory is short; else AdamW, fused where CUDA has it."""
+    if draft.hardware.kind != "cuda":
+        return "adamw_torch"
+    return "paged_adamw_8bit" if method == "qlora" else "adamw_torch_fused"
 
 
 def section(values: dict[str, object], name: str) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
+from lora_advise.decide_method import optimizer_for
 from lora_advise.draft import Draft, show
 from lora_advise.facts import LoraFacts, Method
 from lora_advise.rates import format_lr, round_lr
@@ -104,12 +105,11 @@ def decide_schedule(draft: Draft, rate: float, steps: int, method: Method) -> No
         because=f"{share:.0%} of {steps:,} steps, at least 5 and at most 100, never more than a fifth of the run.",
         sources=("biderman-2024", "unsloth-guide"), confidence="convention", flips="Loss spikes in the first steps: 5 to 10 %.",
     )  # fmt: skip
-    eight_bit = method == "qlora" and draft.hardware.kind == "cuda" and "paged" or ""
-    optim = "paged_adamw_8bit" if eight_bit else "adamw_torch_fused" if draft.hardware.kind == "cuda" else "adamw_torch"
+    optim = optimizer_for(draft, method)
     draft.decide(
         "train.optim", "rate", "Optimizer", optim,
         because="AdamW with 8-bit states that can page out: 2 instead of 8 bytes per adapter parameter."
-        if eight_bit
+        if optim == "paged_adamw_8bit"
         else "AdamW: every rate above was measured with it; adapter states are small enough to stay in full precision.",
         sources=("dettmers-2023", "adamw-2017", "bnb-code"), confidence="measured",
         flips="Lion, Muon or SGD: the rates above do not carry over.",
@@ -126,12 +126,12 @@ def decide_schedule(draft: Draft, rate: float, steps: int, method: Method) -> No
         because="QLoRA's own value." if method == "qlora" else "The common value; it only acts on outlier batches.",
         sources=("dettmers-2023", "transformers-code"), confidence="convention", flips=f"More than half the steps clipped at {show(clip)}: lower the rate.",
     )  # fmt: skip
-    if family in ("preference", "rl"):
-        decide_beta(draft)
 
 
 def decide_beta(draft: Draft) -> None:
-    """The pull towards the reference model, and the group size of online RL."""
+    """The pull towards the reference model, and the group size and length of online RL; nothing for other tasks."""
+    if draft.task.family not in ("preference", "rl"):
+        return
     trainer = draft.task.trainer
     beta = {"dpo": 0.1, "kto": 0.1, "orpo": 0.1, "simpo": 2.0, "grpo": 0.0, "ppo": 0.05}[trainer]
     draft.decide(

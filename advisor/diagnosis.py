@@ -1,7 +1,7 @@
 """What a training run says of itself: healthy, unstable, overfit, underfit, or not enough to tell.
 
-The verdict is the first of an ordered list of findings; every other finding is shown beside it. Overfitting is never claimed
-from the training loss alone.
+The verdict is the first of an ordered list of findings; every other finding is shown beside it. Overfitting is never
+claimed from the training loss alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Diagnosis(Section):
     version: int = DIAGNOSIS_VERSION
     verdict: Verdict
     cause: str | None = None
-    """Why, as a stable word: ``lr_restart``, ``eval_rise``, ``too_short``, or ``suspicious: ...`` for a bug in data or pipeline."""
+    """Why, as a stable word: ``lr_restart``, ``eval_rise``, ``too_short``, or ``suspicious: ...`` for a bug in data or
+    pipeline."""
     confidence: Sureness
     step: int | None = None
     """Where the trouble starts; for overfitting the minimum of the evaluation loss."""
@@ -102,8 +103,8 @@ DECISIONS = (
     _Step(("loss-hardly-moves",), _WARNING, "underfit", "hardly_moves"),
     _Step(("few-updates",), _WARNING, "underfit", "few_updates"),
 )
-"""First hit decides. Bugs of data and pipeline come before numerics, these before the shape of the curves, and a log that is
-too short is said before anything that needs length."""
+"""First hit decides. Bugs of data and pipeline come before numerics, these before the shape of the curves, and a log
+that is too short is said before anything that needs length."""
 
 _LOW = {"gap", "eval_rise: mild", "few_updates"}
 
@@ -165,7 +166,10 @@ def _summary(verdict: Verdict, cause: str | None, decisive: Finding | None, c: C
     if cause == "failed":
         return f"{name} (failed): the run failed before its end{': ' + run.message if run.message else '.'}"
     if cause == "too_few_points":
-        return f"{name} ({cause}): {c.count} training losses and {len(c.evaluations[1])} evaluations show no trouble and no proof of health."
+        return (
+            f"{name} ({cause}): {c.count} training losses and {len(c.evaluations[1])} evaluations show no "
+            "trouble and no proof of health."
+        )
     steps, losses = c.evaluations
     first = next((v for v in c.shape.loss if isfinite(v)), 0.0)
     words = f"{name}: the training loss went from {first:.3g} to {c.tail_loss:.3g} in {c.last_step} steps"
@@ -204,7 +208,8 @@ def _evidence(c: Curves, run: Run) -> tuple[str, ...]:
     read = []
     if c.count:
         read.append(
-            f"training loss: {c.count} entries, steps {c.raw.step[0]} to {c.raw.step[-1]}, noise {c.noise:.1%} of its value"
+            f"training loss: {c.count} entries, steps {c.raw.step[0]} to {c.raw.step[-1]}, noise {c.noise:.1%} of "
+            "its value"
         )
     if c.eval_loss:
         read.append(f"evaluation loss: {len(c.eval_loss)} entries")

@@ -22,7 +22,9 @@ class LintResult:
     """Rule names with the sections that were unknown."""
 
 
-def lint(facts: Facts, rules: Iterable[Rule] | None = None, *, run: object | None = None, pedantic: bool = False) -> LintResult:
+def lint(
+    facts: Facts, rules: Iterable[Rule] | None = None, *, run: object | None = None, pedantic: bool = False
+) -> LintResult:
     """Apply every rule whose sections are known. ``run`` is what a training run left behind, for diagnosis rules."""
     if rules is None:
         from lora_advise.rules import RULES
@@ -43,7 +45,7 @@ def lint(facts: Facts, rules: Iterable[Rule] | None = None, *, run: object | Non
                 hit.message, hit.fields, hit.changes, rule.sources, hit.step,
             )  # fmt: skip
             (hidden if rule.confidence is Confidence.CONVENTION and not pedantic else shown).append(finding)
-    shown.sort(key=lambda f: (_ORDER[f.severity], f.code))
+    shown.sort(key=lambda f: (_ORDER[f.severity], f.code[:3], int(f.code[3:])))
     return LintResult(tuple(shown), tuple(hidden), tuple(skipped))
 
 

@@ -60,7 +60,9 @@ def example(overrides: Mapping[str, Any] | None = None) -> Facts:
     if isinstance(merged["model"], str):
         name = merged["model"]
         if name not in EXAMPLE_MODELS:
-            raise LoraAdviseError(f"model: {name[:60]!r} is no example model; choose one of {', '.join(EXAMPLE_MODELS)}.")
+            raise LoraAdviseError(
+                f"model: {name[:60]!r} is no example model; choose one of {', '.join(EXAMPLE_MODELS)}."
+            )
         merged["model"] = EXAMPLE_MODELS[name]
     return Facts.model_validate(merged)
 
@@ -90,14 +92,22 @@ def _block(prefix: str, layers: int, hidden: int, kv: int, inner: int) -> tuple[
 
 def _ends(prefix: str, vocabulary: int, hidden: int, *, tied: bool) -> tuple[LinearModule, ...]:
     """Embedding and output head; a tied head has no weights of its own and is listed all the same."""
-    embedding = LinearModule(path=f"{prefix}.embed_tokens", d_in=vocabulary, d_out=hidden, role="embedding", kind="embedding")
+    embedding = LinearModule(
+        path=f"{prefix}.embed_tokens", d_in=vocabulary, d_out=hidden, role="embedding", kind="embedding"
+    )
     return embedding, *(() if tied else (LinearModule(path="lm_head", d_in=hidden, d_out=vocabulary, role="lm_head"),))
 
 
-def _decoder(name: str, layers: int, hidden: int, kv: int, inner: int, *, tied: bool = False, prefix: str = "model", **more: Any) -> ModelFacts:
+def _decoder(
+    name: str, layers: int, hidden: int, kv: int, inner: int, *, tied: bool = False, prefix: str = "model", **more: Any
+) -> ModelFacts:
     """A Llama-like decoder, its parameters counted from its shapes, plus whatever ``more`` changes."""
     vocabulary = 128_256
-    modules = (*_block(prefix, layers, hidden, kv, inner), *_ends(prefix, vocabulary, hidden, tied=tied), *more.pop("extra", ()))
+    modules = (
+        *_block(prefix, layers, hidden, kv, inner),
+        *_ends(prefix, vocabulary, hidden, tied=tied),
+        *more.pop("extra", ()),
+    )
     total = sum(m.weights for m in modules) + (2 * layers + 1) * hidden
     fields: dict[str, Any] = {
         "name": name, "model_type": "llama", "kind": "dense", "total_params": total, "active_params": total,
@@ -113,7 +123,15 @@ def _mixture() -> ModelFacts:
     layers, hidden, inner = 48, 2048, 768
     attention = tuple(m for m in _block("model", layers, hidden, 512, inner) if m.role == "attention")
     experts = tuple(
-        LinearModule(path=f"model.layers.*.mlp.experts.{name}", d_in=i, d_out=o, count=layers, role="expert", kind="parameter", experts=128)
+        LinearModule(
+            path=f"model.layers.*.mlp.experts.{name}",
+            d_in=i,
+            d_out=o,
+            count=layers,
+            role="expert",
+            kind="parameter",
+            experts=128,
+        )
         for name, i, o in (("gate_up_proj", hidden, 2 * inner), ("down_proj", inner, hidden))
     )
     router = LinearModule(path="model.layers.*.mlp.gate", d_in=hidden, d_out=128, count=layers, role="router")
@@ -122,7 +140,8 @@ def _mixture() -> ModelFacts:
     active = sum(m.weights // (16 if m.role == "expert" else 1) for m in modules)
     return _decoder("example/mixture-30b", layers, hidden, 512, inner).model_copy(
         update={
-            "kind": "moe", "model_type": "qwen3_moe", "total_params": total, "active_params": active, "num_experts": 128,
+            "kind": "moe", "model_type": "qwen3_moe", "total_params": total, "active_params": active,
+            "num_experts": 128,
             "num_experts_per_tok": 8, "modules": modules, "vocab_size": 151_936,
         }
     )  # fmt: skip
@@ -134,7 +153,8 @@ def _vision_language() -> ModelFacts:
         for name, i, o in (("attn.qkv", 1280, 3840), ("attn.proj", 1280, 1280), ("mlp.up_proj", 1280, 3420))
     )
     return _decoder(
-        "example/vision-8b", 32, 4096, 1024, 14_336, prefix="model.language_model", extra=tower, kind="vlm", has_vision=True,
+        "example/vision-8b", 32, 4096, 1024, 14_336, prefix="model.language_model", extra=tower, kind="vlm",
+        has_vision=True,
         model_type="qwen2_5_vl",
     )  # fmt: skip
 
@@ -145,7 +165,8 @@ def _hybrid() -> ModelFacts:
         for name, i, o in (("in_proj_qkvz", 2560, 10_240), ("out_proj", 4096, 2560))
     )
     return _decoder(
-        "example/hybrid-4b", 32, 2560, 512, 9216, extra=mixers, kind="hybrid", model_type="qwen3_next", recurrent_layers=24
+        "example/hybrid-4b", 32, 2560, 512, 9216, extra=mixers, kind="hybrid", model_type="qwen3_next",
+        recurrent_layers=24,
     )  # fmt: skip
 
 
@@ -158,4 +179,5 @@ EXAMPLE_MODELS: dict[str, ModelFacts] = {
     "vision-language": _vision_language(),
     "hybrid": _hybrid(),
 }
-"""Models that examples may name. Shapes are those of the published models, or of their kind where the name is ``example/``."""
+"""Models that examples may name. Shapes are those of the published models, or of their kind where the name is "
+"``example/``."""

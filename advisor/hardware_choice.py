@@ -44,6 +44,7 @@ def _sketch(draft: Draft) -> Draft:
     """A copy of the draft with the values that memory depends on, decided for a bf16 card."""
     from lora_advise.decide_adapter import decide_alpha, decide_rank, decide_saved_modules, decide_targets
     from lora_advise.decide_data import decide_data
+    from lora_advise.decide_rate import decide_beta
 
     probe = Draft(model=draft.model, task=draft.task, data=draft.data, hardware=draft.hardware,
                   framework=draft.framework, overrides=draft.overrides)  # fmt: skip
@@ -52,6 +53,7 @@ def _sketch(draft: Draft) -> Draft:
     decide_alpha(probe, rank)
     decide_saved_modules(probe)
     decide_data(probe)
+    decide_beta(probe)
     return probe
 
 

@@ -12,11 +12,14 @@ TIMEOUT = 5.0
 
 def offline() -> bool:
     """Whether the environment forbids the network (``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE``)."""
-    return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(
+        os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    )
 
 
 def config_from_hub(model_id: str) -> dict[str, Any] | None:
-    """The model's config, or None when it cannot be had: offline, library not installed, unreachable, unknown id, too large.
+    """The model's config, or None when it cannot be had: offline, no huggingface_hub, unreachable, unknown, too large.
 
     Raises LoraAdviseError when the file that came is not a config.
     """

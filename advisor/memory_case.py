@@ -47,6 +47,8 @@ class Case:
     """Parameters of ``modules_to_save``; all parameters in full fine-tuning."""
     head_trained: int
     """Parameters of the output head, when it is trained."""
+    saved_bytes: int
+    """Bytes of each of these: the base model's dtype."""
     states: float
     saved_states: float
     temporary: int
@@ -54,7 +56,9 @@ class Case:
     dropout: bool
     all_targets: bool
     merged: int
-    """Bytes of the merged weight that adapters on fused experts, and DoRA, make in one layer."""
+    """Bytes of the merged weights that adapters on fused experts, and DoRA, form in one layer."""
+    merged_kept: int
+    """The part of these that the backward pass needs again, and that every layer keeps without checkpointing."""
     checkpointing: bool
     attn: str
     packing: bool
@@ -63,6 +67,7 @@ class Case:
     devices: int
     offload: bool
     trainer: str
+    vision: bool
     shards_weights: bool
 
     @property
@@ -76,27 +81,44 @@ def case_of(facts: Facts, stack: Stack | None = None) -> Case:
     model, train = facts.model, facts.train
     if model is None or train is None:
         missing = "model" if model is None else "train"
-        raise LoraAdviseError(f"Memory cannot be forecast without the facts' {missing} section; give the model and a length.")
+        raise LoraAdviseError(f"Memory cannot be forecast without the facts' {missing} section; give it.")
     stack = stack or stack_of(facts)
     lora = facts.lora
     chosen = targets(model, lora) if lora else ()
     saved = saved_params(model, lora) if lora else model.total_params
     adapters = trainable_params(model, lora) - saved if lora else 0
+    merged = _merged(model, facts, stack)
     trains_head = lora is None or any("lm_head".endswith(name) for name in lora.modules_to_save)
     wide = 4 if train.dtype == "float32" else 2
     return Case(
-        method=facts.method, stack=stack, width=_width(model), weights=weights_of(facts, model, stack),
-        adapters=adapters, saved=saved, head_trained=model.vocab_size * model.hidden_size if trains_head else 0,
-        states=state_bytes(train.optim, stack.adapter_bytes), saved_states=state_bytes(train.optim, wide),
-        temporary=step_temporary(train.optim, stack.adapter_bytes), saved_temporary=step_temporary(train.optim, wide),
+        method=facts.method,
+        stack=stack,
+        width=_width(model),
+        weights=weights_of(facts, model, stack),
+        adapters=adapters,
+        saved=saved,
+        saved_bytes=wide,
+        head_trained=model.vocab_size * model.hidden_size if trains_head else 0,
+        states=state_bytes(train.optim, stack.adapter_bytes),
+        saved_states=state_bytes(train.optim, wide),
+        temporary=step_temporary(train.optim, stack.adapter_bytes),
+        saved_temporary=step_temporary(train.optim, wide),
         dropout=lora is not None and lora.lora_dropout > 0,
         all_targets=any(t.module.role in ("mlp", "expert", "shared_expert") for t in chosen),
-        merged=_merged(model, facts, stack), checkpointing=train.activation_checkpointing, attn=train.attn_implementation,
-        packing=train.packing, accumulation=train.gradient_accumulation_steps,
-        sharding=facts.stack.sharding if facts.stack else "none", devices=facts.data_parallel,
-        offload=bool(facts.stack and facts.stack.cpu_offload), trainer=facts.task.trainer if facts.task else "sft",
-        shards_weights=facts.quant is None or not facts.quant.load_in_4bit or facts.quant.bnb_4bit_quant_storage != "uint8",
-    )  # fmt: skip
+        merged=sum(merged),
+        merged_kept=merged[0],
+        vision=model.has_vision,
+        checkpointing=train.activation_checkpointing,
+        attn=train.attn_implementation,
+        packing=train.packing,
+        accumulation=train.gradient_accumulation_steps,
+        sharding=facts.stack.sharding if facts.stack else "none",
+        devices=facts.data_parallel,
+        offload=bool(facts.stack and facts.stack.cpu_offload),
+        trainer=facts.task.trainer if facts.task else "sft",
+        shards_weights=facts.method != "qlora"
+        or (facts.quant is not None and facts.quant.bnb_4bit_quant_storage != "uint8"),
+    )
 
 
 def length_of(facts: Facts, train: TrainFacts) -> int:
@@ -128,20 +150,20 @@ def _width(model: ModelFacts) -> Width:
     )  # fmt: skip
 
 
-def _merged(model: ModelFacts, facts: Facts, stack: Stack) -> int:
-    """Bytes of merged weights in one layer: PEFT's ``ParamWrapper`` and DoRA both form the full product BA.
+def _merged(model: ModelFacts, facts: Facts, stack: Stack) -> tuple[int, int]:
+    """Bytes of merged weights in one layer, of fused experts and of DoRA: both form the whole product BA.
 
-    ParamWrapper keeps the product and the sum with the base in the model's dtype; DoRA multiplies an identity of size
-    d_in through A and B and adds the base (``tuners/lora/dora.py``), one matrix at a time.
+    PEFT's ``ParamWrapper`` holds the product and its sum with the base for all experts; DoRA multiplies an identity of
+    size d_in through A and B and adds the base for its norm, one matrix at a time (``tuners/lora/dora.py``).
     """
     lora = facts.lora
     if lora is None:
-        return 0
-    total, largest = 0, 0
+        return 0, 0
+    experts, largest = 0, 0
     for target in targets(model, lora):
         m = target.module
         if m.kind == "parameter":
-            total += m.experts * m.d_in * m.d_out * (stack.adapter_bytes + 2) * m.count // max(1, model.num_hidden_layers)
+            experts += m.weights * (stack.adapter_bytes + 2) // max(1, model.num_hidden_layers)
         elif lora.use_dora:
             largest = max(largest, (m.d_in * m.d_in + 2 * m.d_in * m.d_out) * stack.adapter_bytes)
-    return total + largest
+    return experts, largest

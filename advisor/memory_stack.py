@@ -34,8 +34,10 @@ class Stack:
     """4 where ``prepare_model_for_kbit_training`` made norms or embeddings fp32: the whole residual stream follows."""
     experts: Literal["grouped", "loop"] = "grouped"
     """transformers 5 computes all experts' tokens in one grouped matrix product; transformers 4 looped over experts."""
+    saves_inputs: bool = False
+    """bitsandbytes before 0.43.2 kept the input of every 4-bit matrix for the backward pass."""
     extra: int = 0
-    """Bytes that some old versions keep besides: RoPE caches, inputs saved by bitsandbytes before 0.43.2."""
+    """Bytes kept besides: RoPE caches of every layer before transformers 4.43, outputs held by a hand-written loop."""
 
 
 def stack_of(facts: Facts) -> Stack:

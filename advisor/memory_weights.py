@@ -31,6 +31,9 @@ class Weights:
     dequant: int
     """bf16 copy of the largest quantised matrix, made in forward and backward."""
 
+    experts: int = 0
+    """Bytes of fused expert parameters, which are never quantised."""
+
     @property
     def total(self) -> int:
         """All of it, unsharded."""
@@ -51,14 +54,15 @@ def weights_of(facts: Facts, model: ModelFacts, stack: Stack) -> Weights:
     head = model.vocab_size * model.hidden_size
     roots = min(head * (1 if model.tie_word_embeddings else 2), model.total_params - count)
     others = max(0, model.total_params - count - roots)
-    wide = sum(m.weights for m in model.modules if m.kind == "parameter" or (m.kind == "linear" and not packed))
+    wide = sum(m.weights for m in model.modules if m.kind == "parameter" or (quantisable(m) and not packed))
     norms = max(0, others - min(others, wide))
     root = roots * stack.embedding_bytes if plain == 2 else roots * plain
     rest = root + (others - norms) * plain + norms * max(plain, stack.norm_bytes)
     matrices, scales = _packed(facts, packed, count, four)
     per_layer = (matrices + (others - norms) * plain) // max(1, model.num_hidden_layers)
     largest = max((m.d_in * m.d_out for m in packed), default=0)
-    return Weights(matrices, scales, rest, root, per_layer, 2 * largest)
+    fused = plain * sum(m.weights for m in model.with_role("expert") if m.kind == "parameter")
+    return Weights(matrices, scales, rest, root, per_layer, 2 * largest, fused)
 
 
 def _packed(facts: Facts, packed: list[LinearModule], count: int, four: bool) -> tuple[int, int]:

@@ -10,7 +10,8 @@ from typing import Literal
 Variant = Literal["base", "instruct", "reasoning"]
 
 SIZE_TOLERANCE = 0.07
-"""A size names a model when the parameter count is within 7 % of it: marketing sizes are rounded (6.74e9 is sold as 7B)."""
+"""A size names a model whose parameter count is within 7 % of it: marketing sizes are rounded (6.74e9 is sold as 7B).
+"""
 
 PREFERRED: dict[str, str] = {
     "0.5b": "Qwen/Qwen2.5-0.5B-Instruct",
@@ -41,17 +42,33 @@ PREFERRED: dict[str, str] = {
 }
 """What a bare size means first: the dense instruct model of that size that fine-tuning guides use most."""
 
-OWNER_ORDER = ("Qwen", "meta-llama", "google", "mistralai", "microsoft", "HuggingFaceTB", "allenai", "ibm-granite", "tiiuae")
+OWNER_ORDER = (
+    "Qwen",
+    "meta-llama",
+    "google",
+    "mistralai",
+    "microsoft",
+    "HuggingFaceTB",
+    "allenai",
+    "ibm-granite",
+    "tiiuae",
+)
 """The order of owners for a size that the table above does not name; later owners come in alphabetical order."""
 
 MIRRORS = frozenset({"unsloth", "nousresearch"})
 """Owners that upload other owners' models under the same name with the same architecture."""
 
-_SIZE = re.compile(r"(?P<experts>\d+x)?(?P<number>\d+(?:\.\d+)?)(?P<unit>[mbt])(?P<active>-a\d+(?:\.\d+)?b)?", re.IGNORECASE)
+_SIZE = re.compile(
+    r"(?P<experts>\d+x)?(?P<number>\d+(?:\.\d+)?)(?P<unit>[mbt])(?P<active>-a\d+(?:\.\d+)?b)?", re.IGNORECASE
+)
 _QUANTISED = re.compile(r"(-unsloth)?-bnb-(4|8)bit$|-(awq|gptq(-int[48])?|fp8|gguf|4bit|8bit|bf16)$")
 _VARIANT = re.compile(r"-(instruct|chat|it|base|pt|hf|thinking|sft|dpo)(?=-|$)")
-_REASONING = re.compile(r"thinking|reasoning|(?<![a-z0-9])r1(?![a-z0-9])|qwq|openthinker|deep-\d|magistral", re.IGNORECASE)
-_INSTRUCT = re.compile(r"instruct|chat|(?<![a-z])it(?![a-z])|zephyr|vicuna|hermes|sft|dpo|-rl$|tulu|assistant", re.IGNORECASE)
+_REASONING = re.compile(
+    r"thinking|reasoning|(?<![a-z0-9])r1(?![a-z0-9])|qwq|openthinker|deep-\d|magistral", re.IGNORECASE
+)
+_INSTRUCT = re.compile(
+    r"instruct|chat|(?<![a-z])it(?![a-z])|zephyr|vicuna|hermes|sft|dpo|-rl$|tulu|assistant", re.IGNORECASE
+)
 _BASE = re.compile(r"(?<![a-z])(base|pt)(?![a-z])", re.IGNORECASE)
 
 
@@ -138,5 +155,7 @@ def closest(asked: str, ids: Iterable[str], limit: int = 3) -> list[str]:
 
 def pick(found: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """The model that several equally good matches mean, and the others."""
-    ordered = sorted(found, key=lambda i: (preference(i)[0], {None: 0, "base": 0, "instruct": 1, "reasoning": 2}[variant_in(i)], i))
+    ordered = sorted(
+        found, key=lambda i: (preference(i)[0], {None: 0, "base": 0, "instruct": 1, "reasoning": 2}[variant_in(i)], i)
+    )
     return ordered[0], tuple(ordered[1:])

@@ -8,12 +8,13 @@ from typing import Any
 
 from lora_advise.facts import Facts, Section
 from lora_advise.finding import Finding
+from lora_advise.rates import format_lr, round_lr
 from lora_advise.run_facts import Run
 from lora_advise.signal_curves import Curves
 from lora_advise.tasks import TASKS
 
-STEPS_OF_RATES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
-"""Rates are named in these steps of each power of ten: finer ones cannot be told apart in a run."""
+SENSIBLE_RATES = (1e-12, 1e3)
+"""What a log calls a learning rate outside of this is damage, not a rate."""
 
 
 class Proposal(Section):
@@ -40,10 +41,10 @@ class Case:
 
     @property
     def rate(self) -> float | None:
-        """The peak learning rate: of the plan, else of the log."""
-        if self.facts.train is not None:
-            return self.facts.train.learning_rate
-        return self.curves.peak_rate if isfinite(self.curves.peak_rate) and self.curves.peak_rate > 0 else None
+        """The peak learning rate: of the plan, else of the log; None when neither names a sensible one."""
+        train = self.facts.train
+        rate = train.learning_rate if train is not None else self.curves.peak_rate
+        return rate if SENSIBLE_RATES[0] <= rate <= SENSIBLE_RATES[1] else None
 
     @property
     def epochs(self) -> float | None:
@@ -64,10 +65,7 @@ def show(value: Any) -> str:
     """A value as a person writes it in a configuration; rates as ``3e-4``."""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
-    if value and not 1e-2 <= abs(value) < 1e6:
-        mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-    return f"{value:g}"
+    return format_lr(value) if 0 < abs(value) < 1e-2 else f"{value:g}"
 
 
 def setting(case: Case, path: str, value: Any, because: str, sources: tuple[str, ...], current: Any = None) -> Proposal:
@@ -86,21 +84,13 @@ def work(action: str, because: str, sources: tuple[str, ...]) -> Proposal:
     return Proposal(action=action, because=because, sources=sources)
 
 
-def round_rate(rate: float) -> float:
-    """The nearest rate of the usual steps (by ratio)."""
-    if not rate > 0:
-        return rate
-    exponent = int(f"{rate:e}".split("e")[1])
-    best = min(STEPS_OF_RATES, key=lambda m: abs(m - rate / 10**exponent) / m)
-    return float(f"{best}e{exponent}")
-
-
 def usual_rate(case: Case) -> float | None:
-    """The rate of the task at this alpha: rate at alpha 32 times sqrt(32 / alpha_eff), so that E2 = lr sqrt(alpha_eff) stays.
+    """The rate of the task at this alpha: rate at alpha 32 times sqrt(32 / alpha_eff), so that E2 = lr sqrt(alpha_eff)
+    stays.
 
     None without an adapter in the facts: E2 is about adapters only.
     """
-    if case.facts.lora is None:
+    if case.facts.lora is None or case.facts.lora.alpha_eff <= 0:
         return None
     profile = TASKS.get(case.facts.task.name) if case.facts.task is not None else None
     return (profile or TASKS["chat"]).rate * sqrt(32 / case.facts.lora.alpha_eff)
@@ -113,21 +103,25 @@ def lower_rate(case: Case, worked: float | None = None) -> Proposal:
         return work(
             "Lower the learning rate to a third, and log it.", "The log does not name the rate.", ("diagnosis-corpus",)
         )
-    if worked is not None and 0 < worked < now:
-        value, why = worked / 2, f"Half of {show(round(worked, 8))}, the largest rate at which the loss still fell."
+    if worked is not None and 10 * SENSIBLE_RATES[0] <= worked < now:
+        value, why = worked / 2, f"Half of {format_lr(worked)}, the largest rate at which the loss still fell."
         sources: tuple[str, ...] = ("diagnosis-corpus",)
     elif usual is not None and usual < 0.7 * now:
         alpha = case.facts.lora.alpha_eff if case.facts.lora else 32.0
         value = usual
-        why = f"E2 = lr x sqrt(alpha_eff) is {now * sqrt(alpha):.1e}; the value that works for this task is {usual * sqrt(alpha):.1e}."
+        why = (
+            f"E2 = lr x sqrt(alpha_eff) is {now * sqrt(alpha):.1e}; the value that works for this task is "
+            f"{usual * sqrt(alpha):.1e}."
+        )
         sources = ("e2-metric", "tinker-sweep")
     else:
         value, why, sources = now / 3, "A third: one step of the usual sweep.", ("e2-metric", "tinker-sweep")
-    return setting(case, "train.learning_rate", round_rate(value), why, sources, now)
+    return setting(case, "train.learning_rate", round_lr(value), why, sources, now)
 
 
 def raise_rate(case: Case, factor: float = 3.0) -> Proposal | None:
-    """The rate times ``factor``, not beyond twice the task's usual rate at this alpha; None when it is there already."""
+    """The rate times ``factor``, not beyond twice the task's usual rate at this alpha; None when it is there
+    already."""
     now, usual = case.rate, usual_rate(case)
     if now is None:
         return work(
@@ -136,12 +130,12 @@ def raise_rate(case: Case, factor: float = 3.0) -> Proposal | None:
     value = now * factor if usual is None else min(now * factor, 2 * usual)
     if usual is not None and now < usual / factor:
         value = usual
-    value = round_rate(value)
+    value = round_lr(value)
     if value <= 1.2 * now:
         return None
     why = (
         "One step of the usual sweep upward."
         if usual is None
-        else f"{show(round_rate(usual))} is usual for this task and alpha."
+        else f"{show(round_lr(usual))} is usual for this task and alpha."
     )
     return setting(case, "train.learning_rate", value, why, ("e2-metric", "tinker-sweep"), now)

@@ -1,7 +1,7 @@
 """From a cause to an ordered list of changes, with values computed from the facts and from the log.
 
-What can be proven comes before what is likely: data and pipeline first, then the rate, then the budget, capacity last. One
-change is made per rerun, since two at once cannot be told apart.
+What can be proven comes before what is likely: data and pipeline first, then the rate, then the budget, capacity last.
+One change is made per rerun, since two at once cannot be told apart.
 """
 
 from __future__ import annotations
@@ -11,88 +11,10 @@ from math import exp, isfinite
 
 from lora_advise.curve import interpolate, median
 from lora_advise.prescribe import Case, Proposal, lower_rate, raise_rate, setting, work
+from lora_advise.prescribe_repairs import CORPUS, duplicates, frozen, labels, normalisation, numerics, restart
 from lora_advise.signal_budget import gain
 from lora_advise.signal_eval import eval_rise
 from lora_advise.signal_stability import excursion
-
-CORPUS = ("diagnosis-corpus",)
-
-
-def labels(case: Case) -> list[Proposal]:
-    """The supervised tokens are wrong or missing: look at them before anything is tuned."""
-    found = [
-        work("Print three rows as tokens with their labels, and see which tokens carry loss.",
-             "A wrong template, padding in the labels or an answer that was cut off is visible at once.", CORPUS),
-        work("Count the rows without a supervised token after truncation; drop them or raise train.max_length.",
-             "The mean over no token is NaN, and such rows also dilute the loss of the others.", CORPUS),
-    ]  # fmt: skip
-    if case.facts.data is not None and case.facts.train is not None:
-        longest, limit = case.facts.data.p99_tokens, case.facts.train.max_length
-        if longest and longest > limit:
-            because = f"One row in a hundred is longer than {longest} tokens, so its answer may be cut off entirely."
-            found.insert(0, setting(case, "train.max_length", longest, because, ("arithmetic",)))
-    return found
-
-
-def normalisation(case: Case) -> list[Proposal]:
-    """The loss is divided by the wrong number of tokens."""
-    del case
-    return [
-        work("Update trl and transformers, and rerun 20 steps.",
-             "Losses were divided by the wrong token count under gradient accumulation and several devices in earlier versions.",
-             ("transformers-code", "trl-code")),
-        work("Print three rows as tokens with their labels; compare the loss with that of one forward pass by hand.",
-             "The bound error <= loss / ln 2 is exact, so the log cannot be right.", ("arithmetic",)),
-    ]  # fmt: skip
-
-
-def frozen(case: Case) -> list[Proposal]:
-    """No weight changes."""
-    found = []
-    train = case.facts.train
-    if train is None or train.activation_checkpointing:
-        found.append(
-            work("Call model.enable_input_require_grads(), or checkpoint with use_reentrant=False.",
-                 "Reentrant checkpointing passes no gradient to adapters when the frozen embeddings need none.",
-                 ("transformers-code", "peft-code"))
-        )  # fmt: skip
-    found += [
-        work("Give the trainer a peft_config or a PeftModel, not both.",
-             "Wrapping twice can leave the optimizer with parameters of the wrong adapter.", ("trl-code", "trl-3926")),
-        work("Print the trainable parameters and those of the optimizer's groups; both must hold every lora_B.",
-             "A parameter that the optimizer does not hold never moves.", ("peft-code",)),
-        work("Check the scheduler: no warmup longer than the run, no resume past its end.",
-             "A rate of 0 changes nothing.", ("transformers-code",)),
-    ]  # fmt: skip
-    return found
-
-
-def numerics(case: Case) -> list[Proposal]:
-    """NaN or infinite losses: precision, kernel and rows before the rate."""
-    found: list[Proposal] = []
-    train, quant, hardware = case.facts.train, case.facts.quant, case.facts.hardware
-    if train is not None and train.dtype == "float16":
-        if hardware is not None and hardware.bf16 is False:
-            found.append(
-                setting(
-                    case, "train.dtype", "float32", "This device has no bfloat16, and fp16 overflows at 65,504.", CORPUS
-                )
-            )
-        else:
-            found.append(
-                setting(
-                    case, "train.dtype", "bfloat16", "bfloat16 has the range of fp32; fp16 overflows at 65,504.", CORPUS
-                )
-            )
-    if quant is not None and quant.load_in_4bit and quant.bnb_4bit_compute_dtype == "float16":
-        because = "Activations of many models overflow fp16 inside the 4-bit matrix products."
-        found.append(
-            setting(case, "quant.bnb_4bit_compute_dtype", "bfloat16", because, ("bnb-code", "diagnosis-corpus"))
-        )
-    if train is None or train.attn_implementation != "eager":
-        because = "Masked rows and padding give NaN in some attention kernels; the plain one shows whether it is that."
-        found.append(setting(case, "train.attn_implementation", "eager", because, CORPUS))
-    return [*found, labels(case)[-1], lower_rate(case)]
 
 
 def instability(case: Case) -> list[Proposal]:
@@ -117,42 +39,37 @@ def instability(case: Case) -> list[Proposal]:
             found.append(setting(case, "train.max_grad_norm", limit, because, ("convention",)))
     if train is not None:
         doubled = 2 * train.gradient_accumulation_steps
-        found.append(setting(case, "train.gradient_accumulation_steps", doubled,
-                             "Twice the batch halves the variance of the gradient.", ("shallue-2018",)))  # fmt: skip
+        found.append(
+            setting(
+                case,
+                "train.gradient_accumulation_steps",
+                doubled,
+                "Twice the batch halves the variance of the gradient.",
+                ("shallue-2018",),
+            )
+        )
     if case.finding is not None and case.finding.rule == "loss-spikes":
-        found.append(work(f"Look at the rows of the batch at step {case.finding.step}; remove them if spikes follow them.",
-                          "A spike that comes with the same rows is the data's.", CORPUS))  # fmt: skip
+        found.append(
+            work(
+                f"Look at the rows of the batch at step {case.finding.step}; remove them if spikes follow them.",
+                "A spike that comes with the same rows is the data's.",
+                CORPUS,
+            )
+        )
     return found
 
 
 def kernel(case: Case) -> list[Proposal]:
     """Exploding gradients beside a sound loss: software before rates."""
     return [
-        work("Update transformers, the attention kernel and bitsandbytes, then rerun 20 steps.",
-             "The loss is sound while the gradients explode: the backward pass is at fault (a scaling bug in one attention kernel did just that).",
-             ("transformers-45676", "diagnosis-corpus")),
+        work(
+            "Update transformers, the attention kernel and bitsandbytes, then rerun 20 steps.",
+            "The loss is sound while the gradients explode: the backward pass is at fault (a scaling bug in one "
+            "attention kernel did just that).",
+            ("transformers-45676", "diagnosis-corpus"),
+        ),
         *instability(case),
-    ]  # fmt: skip
-
-
-def restart(case: Case) -> list[Proposal]:
-    """The schedule was recomputed in mid-run."""
-    found = [
-        work("Resume with the num_train_epochs and max_steps of the first start; for more epochs start a new run from the adapter, "
-             "with warmup.", "The schedule is computed from the planned steps, so other plans give another rate at the same step.",
-             ("transformers-code",)),
-    ]  # fmt: skip
-    if case.facts.train is None or not case.facts.train.lr_scheduler_type.startswith("constant"):
-        because = "A constant rate does not depend on how many steps are planned."
-        found.append(setting(case, "train.lr_scheduler_type", "constant_with_warmup", because, ("transformers-code",)))
-    return found
-
-
-def duplicates(case: Case) -> list[Proposal]:
-    """Rows that come more than once."""
-    del case
-    return [work("Remove duplicate and overlapping rows, split by document, shuffle, rerun.",
-                 "Within one epoch only repeated text can be recognised.", CORPUS)]  # fmt: skip
+    ]
 
 
 def overfit(case: Case) -> list[Proposal]:
@@ -161,8 +78,13 @@ def overfit(case: Case) -> list[Proposal]:
     rise = eval_rise(case.curves)
     train = case.facts.train
     if rise is not None:
-        found.append(work(f"Use the checkpoint nearest to step {rise.step} of this run.",
-                          f"Its evaluation loss is {rise.lowest:.4g}, the last one {rise.last:.4g}.", CORPUS))  # fmt: skip
+        found.append(
+            work(
+                f"Use the checkpoint nearest to step {rise.step} of this run.",
+                f"Its evaluation loss is {rise.lowest:.4g}, the last one {rise.last:.4g}.",
+                CORPUS,
+            )
+        )
         if train is None or not train.load_best_model_at_end:
             because = (
                 "The run then ends with the checkpoint of the lowest evaluation loss; save_steps must equal eval_steps."
@@ -182,8 +104,13 @@ def overfit(case: Case) -> list[Proposal]:
         found.append(
             setting(case, "lora.lora_dropout", 0.05, "A little noise on the adapter's input.", ("convention",))
         )
-    found.append(work("Add or deduplicate data, or mix in 10 to 25 % of general data.",
-                      "More distinct rows move the turning point; dropout and weight decay hardly do.", ("convention",)))  # fmt: skip
+    found.append(
+        work(
+            "Add or deduplicate data, or mix in 10 to 25 % of general data.",
+            "More distinct rows move the turning point; dropout and weight decay hardly do.",
+            ("convention",),
+        )
+    )
     if case.facts.lora is not None and case.facts.lora.r > 8:
         because = "Fewer parameters; the last thing to try, since rank hardly moves the turning point."
         found.append(setting(case, "lora.r", case.facts.lora.r // 2, because, ("convention",)))
@@ -214,7 +141,8 @@ def longer(case: Case) -> list[Proposal]:
     if promised is not None and promised.estimate > 0:
         which = "evaluation" if losses else "training"
         because = (
-            f"Twice the budget promises {promised.estimate:.0%} ({promised.low:.0%} to {promised.high:.0%}) less: the {which} loss "
+            f"Twice the budget promises {promised.estimate:.0%} ({promised.low:.0%} to {promised.high:.0%}) less: "
+            f"the {which} loss "
             f"{last:.3g} would go to about {last * (1 - promised.estimate):.3g}."
         )
     planned = case.facts.train.max_steps if case.facts.train is not None else None
@@ -316,5 +244,5 @@ PRESCRIPTIONS: dict[str, Callable[[Case], list[Proposal]]] = {
     "hardly_moves": stronger,
     "too_short": log_more,
     "too_few_points": log_more,
-}  # fmt: skip
+}
 """What to do for each cause of a diagnosis; a cause without an entry needs no change."""

@@ -16,7 +16,7 @@ from lora_advise.decide_data import decide_data
 from lora_advise.decide_eval import decide_evaluation, decide_split_share
 from lora_advise.decide_method import Candidate, assemble, decide_method, decide_precision
 from lora_advise.decide_purpose import decide_purpose, decide_sweep
-from lora_advise.decide_rate import decide_rate, decide_schedule
+from lora_advise.decide_rate import decide_beta, decide_rate, decide_schedule
 from lora_advise.draft import Draft
 from lora_advise.facts import Facts
 from lora_advise.plan import Plan, StepBudget
@@ -34,6 +34,7 @@ def recommend(draft: Draft) -> tuple[Plan, StepBudget]:
     decide_alpha(draft, rank)
     decide_saved_modules(draft)
     decide_data(draft)
+    decide_beta(draft)
     decide_split_share(draft)
     decide_precision(draft)
     batch, epochs = decide_batch(draft)

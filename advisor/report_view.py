@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lora_advise.plan import Advice, Decision
+from lora_advise.plan import Advice, Decision, MemoryVerdict
 from lora_advise.report_memory import memory_rows, part_rows, way_rows
 from lora_advise.report_rows import (
     FindingRow,
@@ -65,9 +65,7 @@ def view_of(advice: Advice) -> View:
         steps=_steps(advice),
         steps_detail=_steps_detail(advice),
         memory=memory_rows(advice.memory),
-        parts_title=f"{_method_word(first.method)} on {plain(first.hardware)}, peak in {plain(first.estimate.peak_stage)}"
-        if first
-        else "",
+        parts_title=_parts_title(first) if first else "",
         parts=part_rows(first) if first else (),
         ways_out=way_rows(first) if first else (),
         memory_sources=first.estimate.sources if first else (),
@@ -80,6 +78,10 @@ def view_of(advice: Advice) -> View:
         sources=cited(advice),
         command=plain(advice.command),
     )
+
+
+def _parts_title(verdict: MemoryVerdict) -> str:
+    return plain(f"{_method_word(verdict.method)} on {verdict.hardware}, peak in {verdict.estimate.peak_stage}")
 
 
 def _method_word(method: str) -> str:
@@ -112,9 +114,10 @@ def _headline(advice: Advice) -> tuple[HeadRow, ...]:
             HeadRow("Task", plain(f"{_task_label(task.name)} ({task.trainer})"), _origin(advice, "task.name", "task"))
         )
     if data := facts.data:
-        tokens = f"{data.examples:,} examples of {data.tokens_per_example:,} tokens, {data.completion_tokens:,} in the completion"
         path = f"{data.path}: " if data.path else ""
-        rows.append(HeadRow("Data", plain(path + tokens), _origin(advice, "data.examples", "data")))
+        words = f"{path}{data.examples:,} examples of {data.tokens_per_example:,} tokens"
+        words += f", {data.completion_tokens:,} in the completion"
+        rows.append(HeadRow("Data", plain(words), _origin(advice, "data.examples", "data")))
     if hardware := facts.hardware:
         rows.append(
             HeadRow(

@@ -25,8 +25,19 @@ FAMILIES = {
 """Families of codes, in the order of their numbers."""
 
 
+PREFACE = """# Rules
+
+{count} rules judge a configuration before it runs. This page is written by `python -m lora_advise.rules_page`, and every
+example on it is a test. Examples change only the facts that they name in one documented run: Llama-3.1-8B, chat, LoRA
+with r 16 and alpha 32 at 3e-4, 10,000 examples, one 48 GB GPU (`lora_advise.example_facts`).
+
+`error`: the run fails, a setting is lost, or practically every measured run failed. `fact`: provable from source code
+or arithmetic. `measured`: a table or paper shows it. `convention`: common practice, hidden unless it is asked for.
+"""
+
+
 def sections(rule: Rule) -> dict[str, str]:
-    """The parts of a rule's documentation by heading; a heading that is missing is missing here too."""
+    """The parts of a rule's documentation by heading."""
     parts = re.split(rf"^({'|'.join(HEADINGS)}):[ \n]", rule.documentation, flags=re.MULTILINE)
     return {heading: _dedented(text) for heading, text in zip(parts[1::2], parts[2::2], strict=True)}
 
@@ -39,21 +50,14 @@ def _dedented(text: str) -> str:
 
 def page(rules: tuple[Rule, ...]) -> str:
     """The whole page as markdown."""
-    lines = [
-        "# Rules",
-        "",
-        f"{len(rules)} rules judge a configuration before it runs. Written by `python -m lora_advise.rules_page`; every example is a",
-        "test. Examples change only the facts they name in one documented run: Llama-3.1-8B, chat, LoRA r 16 and alpha 32 at 3e-4,",
-        "10,000 examples, one 48 GB GPU (`lora_advise.example_facts`).",
-        "",
-        "`error`: the run fails, a setting is lost, or practically every measured run failed. `fact`: provable from source code or",
-        "arithmetic. `measured`: a table or paper shows it. `convention`: common practice, hidden unless `--pedantic` asks for it.",
-        "",
-    ]
+    lines = [PREFACE.format(count=len(rules))]
     for family, title in FAMILIES.items():
         chosen = [rule for rule in rules if rule.code.startswith(family)]
         lines += [f"## {family}: {title}", "", "| code | rule | severity | confidence | |", "|---|---|---|---|---|"]
-        lines += [f"| {r.code} | [{r.name}](#{r.name}) | {r.severity.value} | {r.confidence.value} | {r.summary} |" for r in chosen]
+        lines += [
+            f"| {r.code} | [{r.name}](#{r.name}) | {r.severity.value} | {r.confidence.value} | {r.summary} |"
+            for r in chosen
+        ]
         lines.append("")
         for rule in chosen:
             lines += _entry(rule)
@@ -62,22 +66,29 @@ def page(rules: tuple[Rule, ...]) -> str:
 
 def _entry(rule: Rule) -> list[str]:
     parts = sections(rule)
+    prose = {heading: " ".join(text.split()) for heading, text in parts.items()}
     return [
         f"### {rule.name}",
         "",
-        f"`{rule.code}` {rule.severity.value}, {rule.confidence.value}. {rule.summary}",
+        f"`{rule.code}`, {rule.severity.value}, {rule.confidence.value}. {rule.summary}",
         "",
-        parts["Why"],
+        f"Why: {prose['Why']}",
+        "",
+        "Fires:",
         "",
         "```yaml",
-        f"# fires\n{parts['Example']}",
-        f"# is clean\n{parts['Instead']}",
+        parts["Example"],
         "```",
         "",
-        f"Evidence: {parts['Evidence']}",
-        f"Sources: {', '.join(f'`{s}`' for s in rule.sources)}.",
+        "Clean:",
         "",
-        f"Known problems: {parts['Known problems']}",
+        "```yaml",
+        parts["Instead"],
+        "```",
+        "",
+        f"Evidence: {prose['Evidence']} Sources: {', '.join(f'`{s}`' for s in rule.sources)}.",
+        "",
+        f"Known problems: {prose['Known problems']}",
         "",
     ]
 

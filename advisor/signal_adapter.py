@@ -7,7 +7,8 @@ from lora_advise.run_facts import Run
 from lora_advise.signal_curves import Signal
 
 UPDATES = 5
-"""Optimizer steps after which B has left zero in every run that trains: AdamW's first step moves it by about the rate."""
+"""Optimizer steps after which B has left zero in every run that trains: AdamW's first step moves it by about the
+rate."""
 
 
 def frozen(run: Run) -> Signal | None:
@@ -17,7 +18,8 @@ def frozen(run: Run) -> Signal | None:
         return None
     if all(s.norm_b == 0 for s in late):
         return Signal(
-            f"Every B matrix of the adapter is still exactly 0 after {late[-1].step} optimizer steps: nothing reaches it.",
+            f"Every B matrix of the adapter is still exactly 0 after {late[-1].step} optimizer steps: nothing "
+            "reaches it.",
             late[0].step,
             Severity.ERROR,
         )
@@ -25,7 +27,8 @@ def frozen(run: Run) -> Signal | None:
     if not same:
         return None
     return Signal(
-        f"The norms of A and B did not change between steps {late[0].step} and {late[-1].step} (||B|| {late[0].norm_b:.4g}): "
+        f"The norms of A and B did not change between steps {late[0].step} and {late[-1].step} (||B|| "
+        f"{late[0].norm_b:.4g}): "
         "the adapter is loaded but not trained.",
         late[0].step,
         Severity.ERROR,

@@ -31,7 +31,8 @@ class EvalRise:
 
 @lru_cache(maxsize=4)
 def eval_rise(c: Curves) -> EvalRise | None:
-    """The rise of the evaluation loss after its minimum, when it is beyond noise and the training loss did not rise too.
+    """The rise of the evaluation loss after its minimum, when it is beyond noise and the training loss did not rise
+    too.
 
     Beyond noise: the median of the last two evaluations exceeds the minimum by more than 1 % and 3 standard errors, and
     four in five of the later evaluations lie above it. A minimum at the last but one counts from a rise of 20 % on.
@@ -75,7 +76,8 @@ def eval_swings(c: Curves) -> Signal | None:
     if found is None or not found.swings:
         return None
     return Signal(
-        f"The evaluation loss swings: {found.lowest:.4g} at step {found.step}, then more than {exp(0.25) - 1:.0%} above it, "
+        f"The evaluation loss swings: {found.lowest:.4g} at step {found.step}, then more than {exp(0.25) - 1:.0%} "
+        "above it, "
         f"then {found.last:.4g}; the steps are too large for the last epochs.",
         found.step,
     )
@@ -91,7 +93,8 @@ def far_above_train(c: Curves) -> Signal | None:
     if ratio <= 1.5:
         return None
     return Signal(
-        f"The evaluation loss {losses[-1]:.3g} at step {steps[-1]} is {ratio:.1f} times the training loss {exp(level):.3g}; "
+        f"The evaluation loss {losses[-1]:.3g} at step {steps[-1]} is {ratio:.1f} times the training loss "
+        f"{exp(level):.3g}; "
         + (
             "the training rows are known by heart."
             if ratio > 5
@@ -115,7 +118,8 @@ class Stairs:
 
 @lru_cache(maxsize=4)
 def stairs(c: Curves) -> Stairs | None:
-    """Epoch boundaries at which the loss drops by more than 5 %, 3 standard errors and twice the change within the epoch."""
+    """Epoch boundaries at which the loss drops by more than 5 %, 3 standard errors and twice the change within the
+    epoch."""
     if not isfinite(c.last_epoch) or c.last_epoch <= 1.5 or len(c.shape) < 9 or not c.positive:
         return None
     epoch, y = c.shape.epoch, c.shape.log_loss
@@ -144,7 +148,8 @@ def drops_at_epochs(c: Curves) -> Signal | None:
     if found is None:
         return None
     return Signal(
-        f"The training loss drops at {found.hit} of {found.boundaries} epoch boundaries, by {1 - exp(-found.total):.0%} in all: "
+        f"The training loss drops at {found.hit} of {found.boundaries} epoch boundaries, by "
+        f"{1 - exp(-found.total):.0%} in all: "
         "rows seen before are remembered. The training loss alone cannot say whether that helps.",
         None,
         Severity.NOTE,
@@ -161,7 +166,8 @@ def memorised(c: Curves) -> Signal | None:
     if not (stepped or flat):
         return None
     return Signal(
-        f"The training loss is {c.tail_loss:.2g} after {c.last_epoch:.1f} epochs and nothing was evaluated: the rows are known by "
+        f"The training loss is {c.tail_loss:.2g} after {c.last_epoch:.1f} epochs and nothing was evaluated: the "
+        "rows are known by "
         "heart, and whether anything else was learned cannot be seen.",
         None,
     )
@@ -180,7 +186,8 @@ def memorised_within_epoch(c: Curves) -> Signal | None:
     if not (flat and middle - end > log(1.5) and growth > 2):
         return None
     return Signal(
-        f"Inside one epoch the loss stays at {exp(middle):.3g} and then falls to {exp(end):.3g} while the gradient norm grows "
+        f"Inside one epoch the loss stays at {exp(middle):.3g} and then falls to {exp(end):.3g} while the "
+        "gradient norm grows "
         f"{growth:.1f} times: duplicated or overlapping rows.",
         c.shape.step[2 * fifth],
     )

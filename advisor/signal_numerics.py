@@ -35,7 +35,8 @@ def contradicts_accuracy(c: Curves) -> Signal | None:
     i = broken[0]
     return Signal(
         f"At {len(broken)} of {len(both)} entries the loss is too small for the token accuracy: loss "
-        f"{c.raw.loss[i]:.3g} allows at most {c.raw.loss[i] / LN2:.1%} wrong tokens, the log says {1 - c.accuracy[i]:.1%}. "
+        f"{c.raw.loss[i]:.3g} allows at most {c.raw.loss[i] / LN2:.1%} wrong tokens, the log says "
+        f"{1 - c.accuracy[i]:.1%}. "
         "The loss is averaged over the wrong number of tokens.",
         c.raw.step[i],
         Severity.ERROR,
@@ -138,7 +139,8 @@ def gradient_nan(c: Curves) -> Signal | None:
     first = c.raw.step[found[0]]
     if len(found) <= 0.02 * c.count and len(found) < 3:
         return Signal(
-            f"{len(found)} of {c.count} gradient norms is NaN, at step {first}, while the loss stays finite: harmless if "
+            f"{len(found)} of {c.count} gradient norms is NaN, at step {first}, while the loss stays finite: "
+            "harmless if "
             "the trainer dropped that update.",
             first,
             Severity.NOTE,
@@ -165,7 +167,8 @@ def starts_above_chance(c: Curves) -> Signal | None:
     if first is None or c.count < 5 or c.raw.loss[first] < 8 or c.raw.step[0] > 20:
         return None
     return Signal(
-        f"The first logged loss is {c.raw.loss[first]:.1f}; guessing among all tokens gives ln(vocabulary), about 10.4 to "
+        f"The first logged loss is {c.raw.loss[first]:.1f}; guessing among all tokens gives ln(vocabulary), about "
+        "10.4 to "
         "12.4. Labels that contain padding or image tokens, a wrong template or weights that were not loaded do this.",
         c.raw.step[first],
     )
@@ -178,7 +181,8 @@ def trivial_labels(c: Curves) -> Signal | None:
         return None
     small = list(compress(c.raw.step, (v < 0.01 for v in c.raw.loss)))
     return Signal(
-        f"The training loss ends at {c.tail_loss:.2g} and the evaluation loss at {losses[-1]:.2g}: held-out text cannot be "
+        f"The training loss ends at {c.tail_loss:.2g} and the evaluation loss at {losses[-1]:.2g}: held-out text "
+        "cannot be "
         "that predictable, so the labels hold padding, the prompt or the answer itself.",
         small[0] if small else None,
     )

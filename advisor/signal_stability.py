@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import ceil, exp, inf, isfinite, log, nan, sqrt
 
 from lora_advise.curve import differences, finite, median, spread
@@ -12,7 +12,8 @@ from lora_advise.finding import Severity
 from lora_advise.signal_curves import SHAPE_POINTS, Curves, Signal, shown
 
 SPIKE_SIGMA = 6
-"""Robust standard deviations above the rolling median; OLMo's stability monitor uses 6 standard deviations of 128 values."""
+"""Robust standard deviations above the rolling median; OLMo's stability monitor uses 6 standard deviations of 128
+values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def rate_too_high(c: Curves) -> Signal | None:
             return None
         worked = c.shape.learning_rate[climb.start]
         return Signal(
-            f"{_climb_words(c, climb)} while the learning rate was still warming up; the largest rate at which the loss "
+            f"{_climb_words(c, climb)} while the learning rate was still warming up; the largest rate at which "
+            "the loss "
             f"still fell is {worked:.2g}, the peak was {c.peak_rate:.2g}.",
             step[climb.start],
         )
@@ -89,7 +91,8 @@ def rate_too_high(c: Curves) -> Signal | None:
     if not (hump and falls_after and lowest > climb.top):
         return None
     return Signal(
-        f"The smoothed loss rose {exp(climb.size) - 1:.0%} ({shown(climb.best)} to {shown(c.smoothed[climb.top])}) up to step "
+        f"The smoothed loss rose {exp(climb.size) - 1:.0%} ({shown(climb.best)} to "
+        f"{shown(c.smoothed[climb.top])}) up to step "
         f"{step[climb.top]} and recovered only later in the schedule: the peak learning rate is too high.",
         step[climb.top],
     )
@@ -142,7 +145,8 @@ def spikes(c: Curves) -> Signal | None:
         return None
     first = c.raw.step[(high or [found[0][0]])[0]]
     return Signal(
-        f"{len(found)} loss spikes in {c.count} entries (spike score {len(found) / c.count:.1%}), {len(high)} of them more "
+        f"{len(found)} loss spikes in {c.count} entries (spike score {len(found) / c.count:.1%}), {len(high)} of "
+        "them more "
         f"than three times the rolling median; first at step {first}.",
         first,
     )
@@ -160,7 +164,8 @@ def gradient_explodes(c: Curves) -> Signal | None:
     first = c.raw.step[hot[0]]
     serious = len(hot) >= 2 or c.count < 30
     return Signal(
-        f"{len(hot)} of {c.count} gradient norms exceed 100 times the median {usual:.3g} (largest {max(norms):.4g}), first at "
+        f"{len(hot)} of {c.count} gradient norms exceed 100 times the median {usual:.3g} (largest "
+        f"{max(norms):.4g}), first at "
         f"step {first}" + ("." if serious else "; a single one is what clipping is for."),
         first,
         Severity.WARNING if serious else Severity.NOTE,
@@ -174,7 +179,8 @@ def mostly_clipped(c: Curves, limit: float) -> Signal | None:
     if len(later) < 10 or above <= len(later) / 2:
         return None
     return Signal(
-        f"{above / len(later):.0%} of the gradient norms exceed max_grad_norm {limit:g} (median {median(later):.3g}): clipping "
+        f"{above / len(later):.0%} of the gradient norms exceed max_grad_norm {limit:g} (median "
+        f"{median(later):.3g}): clipping "
         "sets the step size instead of the learning rate.",
         None,
         Severity.NOTE,
@@ -211,6 +217,7 @@ def rate_restarts(c: Curves) -> Signal | None:
 
 
 def _periodic(rate: list[float], jumps: list[int]) -> bool:
-    """Whether the jumps are those of a schedule with hard restarts: three or more, equally far apart, to falling or equal tops."""
-    gaps = [b - a for a, b in zip(jumps, jumps[1:], strict=False)]
+    """Whether the jumps are those of a schedule with hard restarts: three or more, equally far apart, to falling or
+    equal tops."""
+    gaps = [b - a for a, b in pairwise(jumps)]
     return len(jumps) >= 3 and max(gaps) - min(gaps) <= 2 and max(rate[i] for i in jumps) <= 1.05 * rate[jumps[0]]

@@ -10,6 +10,7 @@ from lora_advise.rule import Rule
 from lora_advise.rules.batch import BATCH_RULES
 from lora_advise.rules.data import DATA_RULES
 from lora_advise.rules.data_quality import DATA_QUALITY_RULES
+from lora_advise.rules.dropout import DROPOUT_RULES
 from lora_advise.rules.evaluation import EVALUATION_RULES
 from lora_advise.rules.memory_fit import MEMORY_RULES
 from lora_advise.rules.precision import PRECISION_RULES
@@ -31,6 +32,7 @@ RULES: tuple[Rule, ...] = (
     *SCALE_RULES,
     *RATE_RULES,
     *RANK_RULES,
+    *DROPOUT_RULES,
     *TARGET_RULES,
     *SAVED_RULES,
     *PRECISION_RULES,

@@ -21,7 +21,9 @@ def _smaller(facts: Facts, train: TrainFacts, wanted: int) -> tuple[Change, ...]
 
 
 @rule("batch-large-for-data", "MEM506", Severity.WARNING, Confidence.MEASURED, ("batch-size-2026", "lwr-2025"))
-def batch_large_for_data(task: TaskFacts, lora: LoraFacts, train: TrainFacts, data: DataFacts, facts: Facts) -> Iterator[Hit]:
+def batch_large_for_data(
+    task: TaskFacts, lora: LoraFacts, train: TrainFacts, data: DataFacts, facts: Facts
+) -> Iterator[Hit]:
     """The effective batch is above 64 for fewer than 10,000 examples.
 
     Why: LoRA loses more than full fine-tuning at large batches whatever its rank, and few examples leave few steps.
@@ -31,7 +33,8 @@ def batch_large_for_data(task: TaskFacts, lora: LoraFacts, train: TrainFacts, da
     Instead:
         data: {examples: 8000}
         train: {gradient_accumulation_steps: 4}
-    Evidence: the batch alone moved GSM8K by more than 10 points; its optimum follows the size of the data, not of the model.
+    Evidence: the batch alone moved GSM8K by more than 10 points; its optimum follows the size of the data, not of the
+        model.
     Known problems: with very short answers larger batches lose less.
     """
     batch = facts.effective_batch
@@ -104,8 +107,8 @@ def too_few_steps(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[
         epochs = min(limit, float(ceil(train.num_train_epochs * 100 / smaller)))
         changes = (*changes, Change("train.num_train_epochs", epochs))
     yield Hit(
-        f"The run has only {steps} optimizer steps (batch {batch}, {train.num_train_epochs:g} epochs); an adapter needs 100 or more: "
-        "lower the batch or add epochs.",
+        f"The run has only {steps} optimizer steps (batch {batch}, {train.num_train_epochs:g} epochs); an adapter "
+        "needs 100 or more: lower the batch or add epochs.",
         ("train.num_train_epochs", "train.gradient_accumulation_steps"),
         changes,
     )

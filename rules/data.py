@@ -28,8 +28,8 @@ def hardly_any_examples(task: TaskFacts, data: DataFacts) -> Iterator[Hit]:
     """
     if task.family != "rl" and data.examples < 30:
         yield Hit(
-            f"{data.examples} example{'s' if data.examples > 1 else ''} fit into a prompt: try few-shot prompting, and collect at "
-            "least 100 before fine-tuning.",
+            f"{data.examples} example{'s' if data.examples > 1 else ''} fit into a prompt: try few-shot prompting, and "
+            "collect at least 100 before fine-tuning.",
             ("data.examples",),
         )
 
@@ -109,7 +109,8 @@ def length_beyond_context(train: TrainFacts, model: ModelFacts) -> Iterator[Hit]
     limit = model.max_position_embeddings
     if limit and train.max_length > limit:
         yield Hit(
-            f"max_length is {train.max_length:,}, {model.name} was made for {limit:,} tokens: set it to {limit:,} or less.",
+            f"max_length is {train.max_length:,}, {model.name} was made for {limit:,} tokens: set it to {limit:,} or "
+            "less.",
             ("train.max_length",),
             (Change("train.max_length", limit),),
         )
@@ -121,9 +122,9 @@ def packing_without_borders(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]
 
     Why: with plain attention every example sees those packed before it and learns from strangers.
     Example:
-        train: {packing: true, gradient_accumulation_steps: 2, num_train_epochs: 3.0}
+        train: {packing: true, gradient_accumulation_steps: 2}
     Instead:
-        train: {packing: true, gradient_accumulation_steps: 2, num_train_epochs: 3.0, attn_implementation: flash_attention_2}
+        train: {packing: true, gradient_accumulation_steps: 2, attn_implementation: flash_attention_2}
     Evidence: TRL warns of it; position ids alone do not separate sequences with sdpa.
     Known problems: continued pretraining is packed like this everywhere, and is not judged.
     """
@@ -136,7 +137,9 @@ def packing_without_borders(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]
         )
 
 
-@rule("loss-on-long-prompts", "DAT606", Severity.NOTE, Confidence.MEASURED, ("dettmers-2023", "sft-mask", "unsloth-guide"))
+@rule(
+    "loss-on-long-prompts", "DAT606", Severity.NOTE, Confidence.MEASURED, ("dettmers-2023", "sft-mask", "unsloth-guide")
+)
 def loss_on_long_prompts(task: TaskFacts, train: TrainFacts, data: DataFacts) -> Iterator[Hit]:
     """The loss covers prompts that are more than three times as long as the answers.
 
@@ -155,8 +158,8 @@ def loss_on_long_prompts(task: TaskFacts, train: TrainFacts, data: DataFacts) ->
         return
     if prompt > 3 * data.completion_tokens:
         yield Hit(
-            f"{prompt / data.tokens_per_example:.0%} of the loss is on prompts ({prompt} of {data.tokens_per_example} tokens): train "
-            "on the completion only.",
+            f"{100 * prompt / data.tokens_per_example:.0f} % of the loss is on prompts ({prompt} of "
+            f"{data.tokens_per_example} tokens): train on the completion only.",
             ("train.loss_on",),
             (Change("train.loss_on", "completion"),),
         )
@@ -176,7 +179,8 @@ def nothing_supervised(task: TaskFacts, train: TrainFacts, data: DataFacts) -> I
     """
     if task.family in ("sft", "pretraining") and train.loss_on != "all" and data.completion_tokens == 0:
         yield Hit(
-            f"The loss is on the {train.loss_on} only, and the data have no completion tokens: set loss_on to all, or give answers.",
+            f"The loss is on the {train.loss_on} only, and the data have no completion tokens: set loss_on to all, or "
+            "give answers.",
             ("train.loss_on", "data.completion_tokens"),
             (Change("train.loss_on", "all"),),
         )
@@ -232,7 +236,10 @@ def format_unfit_for_trainer(task: TaskFacts, data: DataFacts) -> Iterator[Hit]:
     elif task.trainer == "sft" and (preference or data.format in ("prompt", "classification")):
         wanted = "prompts with one answer, conversations or plain text"
     if wanted:
-        yield Hit(f"The {task.trainer} trainer needs {wanted}; the data are in the format {data.format}.", ("data.format", "task.trainer"))
+        yield Hit(
+            f"The {task.trainer} trainer needs {wanted}; the data are in the format {data.format}.",
+            ("data.format", "task.trainer"),
+        )
 
 
 @rule("length-mostly-padding", "DAT610", Severity.NOTE, Confidence.CONVENTION, ("arithmetic",))
@@ -251,7 +258,8 @@ def length_mostly_padding(train: TrainFacts, data: DataFacts) -> Iterator[Hit]:
     if data.p99_tokens and not train.packing and train.max_length > max(4 * data.p99_tokens, 512):
         wanted = 64 * -(-data.p99_tokens // 64)
         yield Hit(
-            f"99 of 100 examples have at most {data.p99_tokens:,} tokens and max_length is {train.max_length:,}: {wanted:,} is enough.",
+            f"99 of 100 examples have at most {data.p99_tokens:,} tokens and max_length is {train.max_length:,}: "
+            f"{wanted:,} is enough.",
             ("train.max_length",),
             (Change("train.max_length", wanted),),
         )

@@ -23,8 +23,8 @@ def rows_duplicated(data: DataFacts) -> Iterator[Hit]:
     """
     if data.duplicates and data.duplicates > 0.1 * data.examples:
         yield Hit(
-            f"{data.duplicates:,} of {data.examples:,} examples ({data.duplicates / data.examples:.0%}) are duplicates, so held-out "
-            "loss will flatter: remove them before splitting.",
+            f"{data.duplicates:,} of {data.examples:,} examples ({100 * data.duplicates / data.examples:.0f} %) are "
+            "duplicates, so held-out loss will flatter: remove them before splitting.",
             ("data.duplicates",),
         )
 
@@ -43,7 +43,8 @@ def rows_empty(data: DataFacts) -> Iterator[Hit]:
     """
     if data.empty and data.empty > 0.01 * data.examples:
         yield Hit(
-            f"{data.empty:,} of {data.examples:,} examples have an empty answer, which teaches to stop at once: remove them.",
+            f"{data.empty:,} of {data.examples:,} examples have an empty answer, which teaches to stop at once: remove "
+            "them.",
             ("data.empty",),
         )
 
@@ -52,7 +53,8 @@ def rows_empty(data: DataFacts) -> Iterator[Hit]:
 def facts_by_few_examples(task: TaskFacts, data: DataFacts) -> Iterator[Hit]:
     """New knowledge is to be taught with fewer than 1,000 examples.
 
-    Why: facts that a model does not know are learned slowly and make it invent others; retrieval gives them without training.
+    Why: facts that a model does not know are learned slowly and make it invent others; retrieval gives them without
+        training.
     Example:
         task: {name: knowledge-injection}
         data: {examples: 800}
@@ -65,8 +67,8 @@ def facts_by_few_examples(task: TaskFacts, data: DataFacts) -> Iterator[Hit]:
     """
     if task.name == "knowledge-injection" and data.examples < 1000:
         yield Hit(
-            f"{data.examples} examples teach new facts slowly and invite invention: consider retrieval, or many paraphrases mixed "
-            "with 10 to 50 % general data.",
+            f"{data.examples} examples teach new facts slowly and invite invention: consider retrieval, or many "
+            "paraphrases mixed with 10 to 50 % general data.",
             ("data.examples",),
         )
 

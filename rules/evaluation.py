@@ -9,7 +9,13 @@ from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.rule import rule
 
 
-@rule("passes-without-evaluation", "SCH711", Severity.WARNING, Confidence.MEASURED, ("baseten-2026", "raschka-2023", "diagnosis-corpus"))
+@rule(
+    "passes-without-evaluation",
+    "SCH711",
+    Severity.WARNING,
+    Confidence.MEASURED,
+    ("baseten-2026", "raschka-2023", "diagnosis-corpus"),
+)
 def passes_without_evaluation(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
     """Two or more passes are made without a held-out evaluation.
 
@@ -18,15 +24,20 @@ def passes_without_evaluation(task: TaskFacts, train: TrainFacts, facts: Facts) 
         train: {eval_strategy: "no", load_best_model_at_end: false}
     Instead:
         train: {eval_strategy: epoch}
-    Evidence: held-out loss has its minimum near two passes, and most labelled logs of overfitting show it in evaluation alone.
+    Evidence: held-out loss has its minimum near two passes, and most labelled logs of overfitting show it in evaluation
+        alone.
     Known problems: an evaluation outside the trainer is not visible here.
     """
-    if task.family not in ("sft", "classification", "pretraining") or train.eval_strategy != "no" or train.num_train_epochs < 2:
+    if (
+        task.family not in ("sft", "classification", "pretraining")
+        or train.eval_strategy != "no"
+        or train.num_train_epochs < 2
+    ):
         return
     every = max(1, (facts.optimizer_steps or 80) // 8)
     yield Hit(
-        f"{train.num_train_epochs:g} passes without evaluation: overfitting would stay unseen. Hold out 5 % and evaluate every "
-        f"{every} steps.",
+        f"{train.num_train_epochs:g} passes without evaluation: overfitting would stay unseen. Hold out 5 % and "
+        f"evaluate every {every} steps.",
         ("train.eval_strategy",),
         (Change("train.eval_strategy", "steps"), Change("train.eval_steps", every), Change("train.eval_share", 0.05)),
     )
@@ -46,7 +57,8 @@ def evaluation_without_rows(train: TrainFacts, data: DataFacts) -> Iterator[Hit]
     """
     if train.eval_strategy != "no" and train.eval_share <= 0 and not data.eval_path:
         yield Hit(
-            f"eval_strategy is {train.eval_strategy}, but there is no evaluation file and eval_share is 0: hold out 5 %.",
+            f"eval_strategy is {train.eval_strategy}, but there is no evaluation file and eval_share is 0: hold out 5 "
+            "%.",
             ("train.eval_share", "train.eval_strategy"),
             (Change("train.eval_share", 0.05),),
         )
@@ -79,10 +91,12 @@ def best_checkpoint_not_saved(train: TrainFacts) -> Iterator[Hit]:
             ("train.save_strategy", "train.eval_strategy"),
             (Change("train.save_strategy", train.eval_strategy), Change("train.save_steps", train.eval_steps)),
         )
-    elif train.eval_strategy == "steps" and train.eval_steps and train.save_steps and train.save_steps % train.eval_steps:
+    elif (
+        train.eval_strategy == "steps" and train.eval_steps and train.save_steps and train.save_steps % train.eval_steps
+    ):
         yield Hit(
-            f"save_steps {train.save_steps} is no multiple of eval_steps {train.eval_steps}, so the best model cannot be kept: save "
-            f"every {train.eval_steps}.",
+            f"save_steps {train.save_steps} is no multiple of eval_steps {train.eval_steps}, so the best model cannot "
+            f"be kept: save every {train.eval_steps}.",
             ("train.save_steps", "train.eval_steps"),
             (Change("train.save_steps", train.eval_steps),),
         )
@@ -104,7 +118,8 @@ def early_stopping_blind(train: TrainFacts) -> Iterator[Hit]:
         return
     if train.eval_strategy == "no":
         yield Hit(
-            f"Early stopping after {train.early_stopping_patience} evaluations, but eval_strategy is no: the callback raises.",
+            f"Early stopping after {train.early_stopping_patience} evaluations, but eval_strategy is no: the callback "
+            "raises.",
             ("train.early_stopping_patience", "train.eval_strategy"),
             (Change("train.early_stopping_patience", None),),
         )

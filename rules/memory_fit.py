@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_advise.facts import GIB, Facts, HardwareFacts, LoraFacts, ModelFacts, QuantFacts, StackFacts, TrainFacts
+from lora_advise.facts import (
+    GIB,
+    Facts,
+    HardwareFacts,
+    LoraFacts,
+    ModelFacts,
+    QuantFacts,
+    Section,
+    StackFacts,
+    TrainFacts,
+)
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.plan import MemoryVerdict
 from lora_advise.rule import rule
@@ -14,7 +24,9 @@ def _changes(verdict: MemoryVerdict) -> tuple[Change, ...]:
     """The ways out, cheapest first, up to the one with which the run fits."""
     values: dict[str, object] = {}
     for way in verdict.ways_out:
-        values.update(way.values)
+        for field, value in way.values.items():
+            nested = value.model_dump(exclude_defaults=True) if isinstance(value, Section) else None
+            values.update({field: value} if nested is None else {f"{field}.{key}": v for key, v in nested.items()})
         if way.enough:
             break
     return tuple(Change(field, value) for field, value in values.items())
@@ -22,30 +34,36 @@ def _changes(verdict: MemoryVerdict) -> tuple[Change, ...]:
 
 def _say(verdict: MemoryVerdict, facts: Facts) -> str:
     low, high = (x / GIB for x in verdict.estimate.device)
-    return f"{low:.1f} to {high:.1f} GiB are needed at the peak ({verdict.estimate.peak_stage}), {facts.hardware.name if facts.hardware else ''} has {verdict.memory_gib:.1f} GiB"
+    device = facts.hardware.name if facts.hardware else "the device"
+    return (
+        f"{low:.1f} to {high:.1f} GiB are needed at the peak ({verdict.estimate.peak_stage}), "
+        f"{device} has {verdict.memory_gib:.1f} GiB"
+    )
 
 
 @rule("does-not-fit", "MEM501", Severity.ERROR, Confidence.MEASURED, ("memory-model", "fms-measured"))
 def does_not_fit(model: ModelFacts, train: TrainFacts, hardware: HardwareFacts, facts: Facts) -> Iterator[Hit]:
     """The run needs more memory than the device has.
 
-    Why: even the low end of the forecast is above the device's memory. The run ends with an out-of-memory error, at the longest
+    Why: even the low end of the forecast is above the device's memory. The run ends with an out-of-memory error, at the
+        longest
         batch at the latest.
     Example:
-        hardware: {memory_gib: 8.0}
+        hardware: {name: NVIDIA GeForce RTX 4060, memory_gib: 7.6}
     Instead:
-        hardware: {memory_gib: 48.0}
+        hardware: {name: NVIDIA RTX A6000, memory_gib: 47.4}
     Evidence: a forecast calibrated on measured runs; docs/evidence.md gives its error.
     Known problems: kernels and versions that it does not know may need less or more.
     """
-    from lora_advise.memory import judge
+    from lora_advise.memory import fit, judge
 
-    verdict = judge(facts)
-    if verdict.fit != "does not fit":
+    if fit(facts) != "does not fit":
         return
+    verdict = judge(facts)
     way = "; ".join(f"{w.change} (saves {w.saves / GIB:.1f} GiB)" for w in verdict.ways_out[:3])
     yield Hit(
-        f"The run does not fit: {_say(verdict, facts)}." + (f" Ways out: {way}." if way else " Use a larger or a second device."),
+        f"The run does not fit: {_say(verdict, facts)}."
+        + (f" Ways out: {way}." if way else " Use a larger or a second device."),
         ("train.per_device_train_batch_size", "train.max_length"),
         _changes(verdict),
     )
@@ -57,16 +75,16 @@ def memory_tight(model: ModelFacts, train: TrainFacts, hardware: HardwareFacts, 
 
     Why: the allocator's fragmentation decides, and the longest batch comes when it comes.
     Example:
-        hardware: {memory_gib: 21.0}
+        hardware: {name: NVIDIA RTX 4000 Ada, memory_gib: 19.6}
     Instead:
-        hardware: {memory_gib: 48.0}
+        hardware: {name: NVIDIA RTX A6000, memory_gib: 47.4}
     Evidence: the band of the forecast.
     Known problems: a rehearsal of a few steps on the longest examples tells.
     """
-    from lora_advise.memory import judge
+    from lora_advise.memory import fit, judge
 
-    verdict = judge(facts)
-    if verdict.fit == "tight":
+    if fit(facts) == "tight":
+        verdict = judge(facts)
         yield Hit(
             f"The run may run out of memory: {_say(verdict, facts)}. Rehearse it on the longest examples first.",
             ("train.per_device_train_batch_size", "train.max_length"),
@@ -91,8 +109,8 @@ def checkpointing_off_on_long_batch(train: TrainFacts, facts: Facts) -> Iterator
     tokens = train.per_device_train_batch_size * train.max_length
     if facts.hardware is None and not train.activation_checkpointing and tokens > 8192:
         yield Hit(
-            f"A micro-batch of {tokens:,} tokens without activation checkpointing keeps every intermediate result: turn it on, or "
-            "name the device.",
+            f"A micro-batch of {tokens:,} tokens without activation checkpointing keeps every intermediate result: "
+            "turn it on, or name the device.",
             ("train.activation_checkpointing",),
             (Change("train.activation_checkpointing", True),),
         )
@@ -115,8 +133,8 @@ def devices_idle(hardware: HardwareFacts, stack: StackFacts, train: TrainFacts) 
     if hardware.count > 1 and stack.sharding == "none":
         accumulation = max(1, round(train.gradient_accumulation_steps / hardware.count))
         yield Hit(
-            f"{hardware.count} devices and no sharding: only one would train. With ddp set gradient_accumulation_steps to "
-            f"{accumulation} to keep the batch.",
+            f"{hardware.count} devices and no sharding: only one would train. With ddp set gradient_accumulation_steps "
+            f"to {accumulation} to keep the batch.",
             ("stack.sharding",),
             (Change("stack.sharding", "ddp"), Change("train.gradient_accumulation_steps", accumulation)),
         )
@@ -130,23 +148,22 @@ def four_bit_for_nothing(
 
     Why: expanding 4-bit weights for every multiplication cost 39 to 50 % of the speed.
     Example:
-        hardware: {memory_gib: 140.0}
+        hardware: {name: NVIDIA H200, memory_gib: 139.8}
         quant: {load_in_4bit: true}
     Instead:
-        hardware: {memory_gib: 140.0}
+        hardware: {name: NVIDIA H200, memory_gib: 139.8}
     Evidence: two sets of measurements.
     Known problems: other work on the same device wants memory too.
     """
-    from lora_advise.memory import judge
+    from lora_advise.memory import estimate
 
     if not quant.load_in_4bit:
         return
-    verdict = judge(facts.model_copy(update={"quant": None}))
-    high = verdict.estimate.device[1] / GIB
+    high = estimate(facts.model_copy(update={"quant": None})).device[1] / GIB
     if high <= 0.8 * hardware.memory_gib:
         yield Hit(
-            f"In 16 bits the run needs at most {high:.1f} of {hardware.memory_gib:.1f} GiB: the 4-bit base only costs speed (39 to "
-            "50 % in measurements).",
+            f"In 16 bits the run needs at most {high:.1f} of {hardware.memory_gib:.1f} GiB: the 4-bit base only costs "
+            "speed (39 to 50 % in measurements).",
             ("quant.load_in_4bit",),
             (Change("quant.load_in_4bit", False),),
         )

@@ -45,16 +45,18 @@ def fp16_compute_on_4bit(quant: QuantFacts, facts: Facts) -> Iterator[Hit]:
     Why: float16 overflows at 65,504, and 4-bit bases were seen to do so.
     Example:
         quant: {load_in_4bit: true, bnb_4bit_compute_dtype: float16}
+        hardware: null
     Instead:
         quant: {load_in_4bit: true, bnb_4bit_compute_dtype: bfloat16}
+        hardware: null
     Evidence: by the authors of QLoRA, one in five 7 B runs did not complete with float16.
     Known problems: on Turing and Volta there is no choice, and nothing is said.
     """
     bf16 = facts.hardware.bf16 if facts.hardware else None
     if quant.load_in_4bit and quant.bnb_4bit_compute_dtype == "float16" and bf16 is not False:
         yield Hit(
-            "The 4-bit base computes in float16, with which one in five 7 B runs did not complete: set bnb_4bit_compute_dtype to "
-            "bfloat16.",
+            "The 4-bit base computes in float16, with which one in five 7 B runs did not complete: set "
+            "bnb_4bit_compute_dtype to bfloat16.",
             ("quant.bnb_4bit_compute_dtype",),
             (Change("quant.bnb_4bit_compute_dtype", "bfloat16"),),
         )
@@ -67,14 +69,17 @@ def float32_compute_on_4bit(quant: QuantFacts) -> Iterator[Hit]:
     Why: every matrix is expanded to float32 before it is multiplied: twice the memory for it and no tensor cores.
     Example:
         quant: {load_in_4bit: true, bnb_4bit_compute_dtype: float32}
+        hardware: null
     Instead:
         quant: {load_in_4bit: true, bnb_4bit_compute_dtype: bfloat16}
+        hardware: null
     Evidence: the default of BitsAndBytesConfig.
     Known problems: on a CPU float32 is sensible.
     """
     if quant.load_in_4bit and quant.bnb_4bit_compute_dtype == "float32":
         yield Hit(
-            "The 4-bit base computes in float32, slowly and with twice the working memory: set bnb_4bit_compute_dtype to bfloat16.",
+            "The 4-bit base computes in float32, slowly and with twice the working memory: set bnb_4bit_compute_dtype "
+            "to bfloat16.",
             ("quant.bnb_4bit_compute_dtype",),
             (Change("quant.bnb_4bit_compute_dtype", "bfloat16"),),
         )
@@ -87,8 +92,10 @@ def two_quantizations(quant: QuantFacts) -> Iterator[Hit]:
     Why: transformers raises.
     Example:
         quant: {load_in_4bit: true, load_in_8bit: true}
+        hardware: null
     Instead:
         quant: {load_in_4bit: true, load_in_8bit: false}
+        hardware: null
     Evidence: BitsAndBytesConfig.
     Known problems: none.
     """
@@ -119,7 +126,8 @@ def quantized_without_adapter(quant: QuantFacts, facts: Facts) -> Iterator[Hit]:
     """
     if facts.lora is None and (quant.load_in_4bit or quant.load_in_8bit):
         yield Hit(
-            "The base is quantized and there is no adapter to train: add LoRA, or load the base in 16 bits for full fine-tuning.",
+            "The base is quantized and there is no adapter to train: add LoRA, or load the base in 16 bits for full "
+            "fine-tuning.",
             ("quant.load_in_4bit", "quant.load_in_8bit"),
             (Change("quant.load_in_4bit", False), Change("quant.load_in_8bit", False)),
         )
@@ -129,22 +137,25 @@ def quantized_without_adapter(quant: QuantFacts, facts: Facts) -> Iterator[Hit]:
 def svd_init_on_quantized_base(lora: LoraFacts, quant: QuantFacts) -> Iterator[Hit]:
     """An initialization that decomposes the base weights is asked for on a quantized base.
 
-    Why: PiSSA and its kin need the singular vectors of the weights in 16 or 32 bits; PEFT raises, or older versions gave NaN.
+    Why: PiSSA and its kin need the singular vectors of the weights in 16 or 32 bits; PEFT raises, or older versions
+        gave NaN.
     Example:
         quant: {load_in_4bit: true}
         lora: {init_lora_weights: pissa, r: 32, lora_alpha: 32}
         train: {learning_rate: 0.00005}
+        hardware: null
     Instead:
         quant: {load_in_4bit: true}
         lora: {init_lora_weights: true, r: 32, lora_alpha: 32}
         train: {learning_rate: 0.0003}
+        hardware: null
     Evidence: the dtype check in PEFT's initialization.
     Known problems: a base that was decomposed first and quantized afterwards is fine and looks the same here.
     """
     if (quant.load_in_4bit or quant.load_in_8bit) and initialization(lora).startswith(SVD_INITS):
         yield Hit(
-            f"The initialization {lora.init_lora_weights} decomposes the base weights, which are quantized here: use the default "
-            "initialization, or load the base in 16 bits.",
+            f"The initialization {lora.init_lora_weights} decomposes the base weights, which are quantized here: use "
+            "the default initialization, or load the base in 16 bits.",
             ("lora.init_lora_weights", "quant.load_in_4bit"),
             (Change("lora.init_lora_weights", True),),
         )
@@ -154,21 +165,24 @@ def svd_init_on_quantized_base(lora: LoraFacts, quant: QuantFacts) -> Iterator[H
 def qlora_on_small_model(model: ModelFacts, quant: QuantFacts, lora: LoraFacts) -> Iterator[Hit]:
     """A model of at most 1.5 B parameters is trained on a 4-bit base, which saves no memory there.
 
-    Why: in small models activations, logits and unquantized embeddings outweigh the weights, and every matrix is expanded again
+    Why: in small models activations, logits and unquantized embeddings outweigh the weights, and every matrix is
+        expanded again
         for each multiplication.
     Example:
         model: small
         quant: {load_in_4bit: true}
+        hardware: null
     Instead:
         model: small
         quant: null
+        hardware: null
     Evidence: measured at 1.1 B: 13.5 GB with LoRA, 16.2 GB with QLoRA, at the same micro-batch.
     Known problems: at micro-batch 1 and short sequences the weights may still decide.
     """
     if quant.load_in_4bit and model.billions <= 1.5:
         yield Hit(
-            f"{model.name} has {model.billions:.2g} B parameters: at this size QLoRA took more memory and time than LoRA (13.5 against "
-            "16.2 GB at 1.1 B); load it in 16 bits.",
+            f"{model.name} has {model.billions:.2g} B parameters: at this size QLoRA took more memory and time than "
+            "LoRA (13.5 against 16.2 GB at 1.1 B); load it in 16 bits.",
             ("quant.load_in_4bit",),
             (Change("quant.load_in_4bit", False),),
         )
@@ -183,16 +197,18 @@ def quantized_hybrid(model: ModelFacts, quant: QuantFacts) -> Iterator[Hit]:
         model: hybrid
         quant: {load_in_4bit: true}
         lora: {target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]}
+        hardware: null
     Instead:
         model: hybrid
         lora: {target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]}
+        hardware: null
     Evidence: a vendor's guide, without figures.
     Known problems: memory may leave no choice.
     """
     if model.kind == "hybrid" and quant.load_in_4bit:
         yield Hit(
-            f"{model.name} mixes tokens by a recurrence, which suffers from 4-bit weights by one vendor's account: load it in 16 bits "
-            "if memory allows.",
+            f"{model.name} mixes tokens by a recurrence, which suffers from 4-bit weights by one vendor's account: "
+            "load it in 16 bits if memory allows.",
             ("quant.load_in_4bit",),
             (Change("quant.load_in_4bit", False),),
         )
@@ -205,14 +221,17 @@ def single_quantization(quant: QuantFacts) -> Iterator[Hit]:
     Why: quantizing them too saves 0.37 bits per weight, about 0.35 GiB at 8 B, at no measured loss.
     Example:
         quant: {load_in_4bit: true, bnb_4bit_use_double_quant: false}
+        hardware: null
     Instead:
         quant: {load_in_4bit: true, bnb_4bit_use_double_quant: true}
+        hardware: null
     Evidence: QLoRA, section 3.
     Known problems: loading takes a little longer.
     """
     if quant.load_in_4bit and not quant.bnb_4bit_use_double_quant:
         yield Hit(
-            "Without double quantization the 4-bit base takes 0.37 bits more per weight: set bnb_4bit_use_double_quant to true.",
+            "Without double quantization the 4-bit base takes 0.37 bits more per weight: set bnb_4bit_use_double_quant "
+            "to true.",
             ("quant.bnb_4bit_use_double_quant",),
             (Change("quant.bnb_4bit_use_double_quant", True),),
         )

@@ -18,20 +18,27 @@ def _high(facts: Facts, say: str) -> Iterator[Hit]:
     if judged is None or lora is None or train is None or judged[2] not in ("high", "diverges"):
         return
     value, bounds, _ = judged
-    changes = ways_back(lora, train, value, bounds.best, down=False)
+    changes = ways_back(lora, train, value, bounds)
     yield Hit(
-        f"The learning rate {format_lr(train.learning_rate)} {say}: {explain(lora, train, value)}, above {format_lr(bounds.warn)}; "
-        f"{offer(changes, lora)}.",
+        f"The learning rate {format_lr(train.learning_rate)} {say}: {explain(lora, train, value)}, above "
+        f"{format_lr(bounds.warn)}; {offer(changes, lora)}.",
         ("train.learning_rate", "lora.lora_alpha"),
         changes,
     )
 
 
-@rule("preference-rate-high", "PRF801", Severity.WARNING, Confidence.MEASURED, ("trl-lr-table", "unsloth-guide", "alignment-handbook", "tinker-docs"))
+@rule(
+    "preference-rate-high",
+    "PRF801",
+    Severity.WARNING,
+    Confidence.MEASURED,
+    ("trl-lr-table", "unsloth-guide", "alignment-handbook", "tinker-docs"),
+)
 def preference_rate_high(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
     """Preference optimization runs at a learning rate of supervised fine-tuning.
 
-    Why: the loss can be lowered without end by pushing rejected answers away, and at high rates the policy goes with them.
+    Why: the loss can be lowered without end by pushing rejected answers away, and at high rates the policy goes with
+        them.
     Example:
         task: {name: dpo, family: preference, trainer: dpo}
         train: {learning_rate: 0.0003}
@@ -69,7 +76,8 @@ def rl_rate_high(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts: Fac
 def reference_altered_by_init(task: TaskFacts, lora: LoraFacts, train: TrainFacts) -> Iterator[Hit]:
     """The reference policy is the base with its adapter off, but the initialization has changed the base.
 
-    Why: PiSSA, OLoRA, CorDA and LoftQ subtract the adapter's start from the base weights. With the adapter off, what remains is
+    Why: PiSSA, OLoRA, CorDA and LoftQ subtract the adapter's start from the base weights. With the adapter off, what
+        remains is
         not the model that training started from.
     Example:
         task: {name: dpo, family: preference, trainer: dpo}
@@ -87,8 +95,8 @@ def reference_altered_by_init(task: TaskFacts, lora: LoraFacts, train: TrainFact
     needs = task.trainer in ("dpo", "kto", "ppo") or (task.trainer == "grpo" and bool(train.beta))
     if needs and initialization(lora).startswith(("pissa", "olora", "corda", "loftq")):
         yield Hit(
-            f"The initialization {lora.init_lora_weights} changes the base weights, and {task.trainer} uses the base as its reference: "
-            "use the default initialization.",
+            f"The initialization {lora.init_lora_weights} changes the base weights, and {task.trainer} uses the base "
+            "as its reference: use the default initialization.",
             ("lora.init_lora_weights",),
             (Change("lora.init_lora_weights", True),),
         )
@@ -98,7 +106,8 @@ def reference_altered_by_init(task: TaskFacts, lora: LoraFacts, train: TrainFact
 def beta_inert(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]:
     """Beta is zero or negative in a preference loss that multiplies by it.
 
-    Why: the loss is the logistic of beta times a margin. At zero it is constant and its gradient is zero; below, it prefers the
+    Why: the loss is the logistic of beta times a margin. At zero it is constant and its gradient is zero; below, it
+        prefers the
         rejected answer.
     Example:
         task: {name: dpo, family: preference, trainer: dpo}
@@ -114,7 +123,8 @@ def beta_inert(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]:
     if task.trainer in ("dpo", "kto", "simpo") and train.beta is not None and train.beta <= 0:
         beta = 2.0 if task.trainer == "simpo" else 0.1
         yield Hit(
-            f"Beta is {train.beta:g}, so the {task.trainer} loss has no gradient towards the chosen answers: set it to {beta:g}.",
+            f"Beta is {train.beta:g}, so the {task.trainer} loss has no gradient towards the chosen answers: set it to "
+            f"{beta:g}.",
             ("train.beta",),
             (Change("train.beta", beta),),
         )
@@ -163,7 +173,8 @@ def group_splits_batch(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iter
     while size * accumulation // train.gradient_accumulation_steps % group:
         accumulation += 1
     yield Hit(
-        f"{size} completions per step cannot be divided into groups of {group}: set gradient_accumulation_steps to {accumulation}.",
+        f"{size} completions per step cannot be divided into groups of {group}: set gradient_accumulation_steps to "
+        f"{accumulation}.",
         ("train.num_generations", "train.gradient_accumulation_steps"),
         (Change("train.gradient_accumulation_steps", accumulation),),
     )
@@ -187,7 +198,8 @@ def preference_repeated(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]:
     """
     if task.family == "preference" and train.num_train_epochs > 3 and not train.max_steps:
         yield Hit(
-            f"{train.num_train_epochs:g} passes over preference pairs over-optimize them: one is usual, three the most.",
+            f"{train.num_train_epochs:g} passes over preference pairs over-optimize them: one is usual, three the "
+            "most.",
             ("train.num_train_epochs",),
             (Change("train.num_train_epochs", 1.0),),
         )

@@ -16,14 +16,17 @@ def fp4_base(quant: QuantFacts) -> Iterator[Hit]:
     Why: NF4's sixteen values are placed for normally distributed weights, FP4's are not.
     Example:
         quant: {load_in_4bit: true, bnb_4bit_quant_type: fp4}
+        hardware: null
     Instead:
         quant: {load_in_4bit: true, bnb_4bit_quant_type: nf4}
+        hardware: null
     Evidence: QLoRA: FP4 lost about one point of MMLU against NF4, which matched 16 bits.
     Known problems: FP4 is the default of bitsandbytes itself.
     """
     if quant.load_in_4bit and quant.bnb_4bit_quant_type == "fp4":
         yield Hit(
-            "The base is stored as FP4, which lost about one point of MMLU against NF4 at the same size: set bnb_4bit_quant_type to nf4.",
+            "The base is stored as FP4, which lost about one point of MMLU against NF4 at the same size: set "
+            "bnb_4bit_quant_type to nf4.",
             ("quant.bnb_4bit_quant_type",),
             (Change("quant.bnb_4bit_quant_type", "nf4"),),
         )
@@ -33,24 +36,23 @@ def fp4_base(quant: QuantFacts) -> Iterator[Hit]:
 def sharded_4bit_storage(quant: QuantFacts, train: TrainFacts, stack: StackFacts) -> Iterator[Hit]:
     """A 4-bit base is to be sharded by FSDP while it is stored as integers.
 
-    Why: FSDP flattens parameters of one floating type; 4-bit weights must be packed into the training type to be sharded.
+    Why: FSDP flattens parameters of one floating type; 4-bit weights must be packed into the training type to be
+        sharded.
     Example:
         quant: {load_in_4bit: true}
         stack: {sharding: fsdp}
-        hardware: {count: 2}
-        train: {gradient_accumulation_steps: 2}
+        hardware: null
     Instead:
         quant: {load_in_4bit: true, bnb_4bit_quant_storage: bfloat16}
         stack: {sharding: fsdp}
-        hardware: {count: 2}
-        train: {gradient_accumulation_steps: 2}
+        hardware: null
     Evidence: "Must flatten tensors with uniform dtype" otherwise.
     Known problems: FSDP2 is more tolerant in recent versions, and still shards only floating storage.
     """
     if quant.load_in_4bit and stack.sharding == "fsdp" and quant.bnb_4bit_quant_storage != train.dtype:
         yield Hit(
-            f"FSDP cannot shard 4-bit weights stored as {quant.bnb_4bit_quant_storage} beside parameters in {train.dtype}: set "
-            f"bnb_4bit_quant_storage to {train.dtype}.",
+            f"FSDP cannot shard 4-bit weights stored as {quant.bnb_4bit_quant_storage} beside parameters in "
+            f"{train.dtype}: set bnb_4bit_quant_storage to {train.dtype}.",
             ("quant.bnb_4bit_quant_storage",),
             (Change("quant.bnb_4bit_quant_storage", train.dtype),),
         )
@@ -63,10 +65,10 @@ def four_bit_unsupported(quant: QuantFacts, hardware: HardwareFacts) -> Iterator
     Why: 4-bit weights need bitsandbytes' kernels for that device.
     Example:
         quant: {load_in_4bit: true}
-        hardware: {name: Apple M2, kind: mps, bitsandbytes_4bit: false, flash_attention_2: false}
+        hardware: {name: Apple M2 Max, kind: mps, memory_gib: 64.0, bitsandbytes_4bit: false, flash_attention_2: false}
     Instead:
         quant: null
-        hardware: {name: Apple M2, kind: mps, bitsandbytes_4bit: false, flash_attention_2: false}
+        hardware: {name: Apple M2 Max, kind: mps, memory_gib: 64.0, bitsandbytes_4bit: false, flash_attention_2: false}
     Evidence: bitsandbytes' table of backends.
     Known problems: support grows from release to release.
     """
@@ -95,9 +97,17 @@ def flash_attention_unsupported(train: TrainFacts, hardware: HardwareFacts) -> I
     if train.attn_implementation != "flash_attention_2":
         return
     why = f"{hardware.name} does not run FlashAttention 2" if hardware.flash_attention_2 is False else ""
-    why = "FlashAttention 2 computes in 16-bit types only, not in float32" if not why and train.dtype == "float32" else why
+    why = (
+        "FlashAttention 2 computes in 16-bit types only, not in float32"
+        if not why and train.dtype == "float32"
+        else why
+    )
     if why:
-        yield Hit(f"{why}: set attn_implementation to sdpa.", ("train.attn_implementation",), (Change("train.attn_implementation", "sdpa"),))
+        yield Hit(
+            f"{why}: set attn_implementation to sdpa.",
+            ("train.attn_implementation",),
+            (Change("train.attn_implementation", "sdpa"),),
+        )
 
 
 QUANTIZATION_RULES = (fp4_base, sharded_4bit_storage, four_bit_unsupported, flash_attention_unsupported)

@@ -1,10 +1,10 @@
-"""Rules about the size of the adapter and its dropout."""
+"""Rules about the size of the adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_advise.facts import DataFacts, Facts, LoraFacts, ModelFacts, TaskFacts
+from lora_advise.facts import DataFacts, LoraFacts, ModelFacts, TaskFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.rule import rule
 
@@ -24,7 +24,13 @@ def _tokens(count: int) -> str:
     return f"{count / 1e6:.3g} M" if count >= 1e6 else f"{count:,}"
 
 
-@rule("data-exceed-capacity", "RNK201", Severity.WARNING, Confidence.MEASURED, ("lwr-2025", "allen-zhu-2024", "tinker-docs"))
+@rule(
+    "data-exceed-capacity",
+    "RNK201",
+    Severity.WARNING,
+    Confidence.MEASURED,
+    ("lwr-2025", "allen-zhu-2024", "tinker-docs"),
+)
 def data_exceed_capacity(task: TaskFacts, model: ModelFacts, lora: LoraFacts, data: DataFacts) -> Iterator[Hit]:
     """The training data hold more than an adapter of this rank can store.
 
@@ -40,7 +46,8 @@ def data_exceed_capacity(task: TaskFacts, model: ModelFacts, lora: LoraFacts, da
         lora: {r: 64}
         data: {examples: 200000, completion_tokens: 900, tokens_per_example: 1000, p99_tokens: null, max_tokens: null}
         train: {num_train_epochs: 1.0}
-    Evidence: the capacity at which LoRA left the curve of full fine-tuning, and bits per parameter from memorization studies.
+    Evidence: the capacity at which LoRA left the curve of full fine-tuning, and bits per parameter from memorization
+        studies.
     Known problems: an upper bound on what the data hold: repetitive data need less. From r 128 on it is not said again.
     """
     if task.name not in LEARNING_TASKS or data.examples < 300 or lora.r >= 128:
@@ -53,7 +60,8 @@ def data_exceed_capacity(task: TaskFacts, model: ModelFacts, lora: LoraFacts, da
         rank *= 2
     rank = min(rank, 128)
     yield Hit(
-        f"{_tokens(tokens)} completion tokens carry about as many bits, and r {lora.r} stores twice its {_tokens(lora.r * per_rank)} "
+        f"{_tokens(tokens)} completion tokens carry about as many bits, and r {lora.r} stores twice its "
+        f"{_tokens(lora.r * per_rank)} "
         f"parameters: raise r to {rank}" + (", or use full fine-tuning." if rank * per_rank < tokens / 2 else "."),
         ("lora.r", "data.examples"),
         (Change("lora.r", rank),),
@@ -80,7 +88,8 @@ def rank_unused(model: ModelFacts, lora: LoraFacts, data: DataFacts) -> Iterator
     if data.examples >= 500 or lora.r <= 16 or lora.r * _per_rank(model, lora) <= 100 * tokens:
         return
     yield Hit(
-        f"{data.examples} examples with {_tokens(tokens)} completion tokens leave most of rank {lora.r} empty: r 16 is enough.",
+        f"{data.examples} examples with {_tokens(tokens)} completion tokens leave most of rank {lora.r} empty: r 16 is "
+        "enough.",
         ("lora.r",),
         (Change("lora.r", 16),),
     )
@@ -178,92 +187,10 @@ def rank_off_grid(lora: LoraFacts) -> Iterator[Hit]:
     """
     if lora.r > 8 and lora.r % 8:
         rank = 8 * -(-lora.r // 8)
-        yield Hit(f"Rank {lora.r} is no multiple of eight: r {rank} runs as fast and serves the same.", ("lora.r",), (Change("lora.r", rank),))
-
-
-@rule("dropout-inert", "RNK207", Severity.ERROR, Confidence.FACT, ("peft-code", "arithmetic"))
-def dropout_inert(lora: LoraFacts) -> Iterator[Hit]:
-    """Dropout of one or more, or below zero, drops the whole adapter or is refused.
-
-    Why: at one every input of the adapter is zeroed and so is its gradient; outside 0 to 1 torch raises.
-    Example:
-        lora: {lora_dropout: 1.0}
-    Instead:
-        lora: {lora_dropout: 0.05}
-    Evidence: torch.nn.Dropout.
-    Known problems: a percentage (5 for 0.05) is the usual cause.
-    """
-    if 0 <= lora.lora_dropout < 1:
-        return
-    guess = lora.lora_dropout / 100
-    value = guess if 0 < guess <= 0.2 and lora.lora_dropout > 1 else 0.0
-    yield Hit(
-        f"A dropout of {lora.lora_dropout:g} leaves nothing of the adapter to train: it must be below 1; set it to {value:g}.",
-        ("lora.lora_dropout",),
-        (Change("lora.lora_dropout", value),),
-    )
-
-
-@rule("dropout-above-published", "RNK208", Severity.WARNING, Confidence.MEASURED, ("axolotl-examples", "dettmers-2023", "allora-2024"))
-def dropout_above_published(lora: LoraFacts) -> Iterator[Hit]:
-    """The adapter's dropout is higher than in any published recipe.
-
-    Why: dropout removes part of the adapter's input in every step; above 0.2 it slows learning more than it protects.
-    Example:
-        lora: {lora_dropout: 0.4}
-    Instead:
-        lora: {lora_dropout: 0.05}
-    Evidence: of 178 shipped configurations the highest is 0.2, once; QLoRA's search ended at 0.1.
-    Known problems: nobody has measured 0.3 to 0.5 for adapters; that it is unusual is all that is known.
-    """
-    if 0.2 < lora.lora_dropout < 1:
         yield Hit(
-            f"A dropout of {lora.lora_dropout:g} is above every published recipe (178 configurations, highest 0.2): use 0 to 0.1.",
-            ("lora.lora_dropout",),
-            (Change("lora.lora_dropout", 0.05),),
-        )
-
-
-@rule("dropout-rarely-useful", "RNK209", Severity.NOTE, Confidence.CONVENTION, ("dettmers-2023", "unsloth-guide"))
-def dropout_rarely_useful(lora: LoraFacts) -> Iterator[Hit]:
-    """The adapter's dropout lies above the range in which a benefit was reported.
-
-    Why: QLoRA used 0.1 up to 13 B and 0.05 above; later defaults are 0.
-    Example:
-        lora: {lora_dropout: 0.15}
-    Instead:
-        lora: {lora_dropout: 0.1}
-    Evidence: defaults and recipes; no controlled study.
-    Known problems: several passes over a few hundred rows may profit.
-    """
-    if 0.1 < lora.lora_dropout <= 0.2:
-        yield Hit(
-            f"A dropout of {lora.lora_dropout:g} is rarely useful: 0 to 0.1 is what recipes use.",
-            ("lora.lora_dropout",),
-            (Change("lora.lora_dropout", 0.1),),
-        )
-
-
-@rule("dropout-in-short-run", "RNK210", Severity.NOTE, Confidence.CONVENTION, ("allora-2024",))
-def dropout_in_short_run(lora: LoraFacts, facts: Facts) -> Iterator[Hit]:
-    """Dropout is used in a run too short for it to average out.
-
-    Why: the regularizing effect of dropout is a mean over many steps; in a short run its noise remains.
-    Example:
-        lora: {lora_dropout: 0.1}
-        train: {max_steps: 120}
-    Instead:
-        lora: {lora_dropout: 0.0}
-        train: {max_steps: 120}
-    Evidence: one paper argues and shows it for short fine-tuning.
-    Known problems: with a few hundred rows dropout is often chosen on purpose.
-    """
-    steps = facts.optimizer_steps
-    if steps is not None and steps < 200 and 0.05 < lora.lora_dropout <= 0.1:
-        yield Hit(
-            f"In {steps} steps a dropout of {lora.lora_dropout:g} is mostly noise: set it to 0.",
-            ("lora.lora_dropout",),
-            (Change("lora.lora_dropout", 0.0),),
+            f"Rank {lora.r} is no multiple of eight: r {rank} runs as fast and serves the same.",
+            ("lora.r",),
+            (Change("lora.r", rank),),
         )
 
 
@@ -274,8 +201,4 @@ RANK_RULES = (
     rl_rank_large,
     rl_rank_tiny,
     rank_off_grid,
-    dropout_inert,
-    dropout_above_published,
-    dropout_rarely_useful,
-    dropout_in_short_run,
 )

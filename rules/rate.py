@@ -30,37 +30,49 @@ def full_tuning_at_adapter_rate(train: TrainFacts, facts: Facts) -> Iterator[Hit
     Known problems: encoders and models below 1 B take higher rates and are not judged.
     """
     model = facts.model
-    if facts.lora is not None or train.learning_rate <= 1e-4 or (model and (model.kind == "encoder" or model.billions < 1)):
+    if (
+        facts.lora is not None
+        or train.learning_rate <= 1e-4
+        or (model and (model.kind == "encoder" or model.billions < 1))
+    ):
         return
     rate = round_lr_down(train.learning_rate / 10)
     yield Hit(
-        f"Without an adapter every weight is trained at {format_lr(train.learning_rate)}, a rate for LoRA: full fine-tuning "
-        f"takes about a tenth, {format_lr(rate)}.",
+        f"Without an adapter every weight is trained at {format_lr(train.learning_rate)}, a rate for LoRA: full "
+        f"fine-tuning takes about a tenth, {format_lr(rate)}.",
         ("train.learning_rate",),
         (Change("train.learning_rate", min(rate, 1e-4)),),
     )
 
 
-@rule("rslora-with-doubled-alpha", "LRS106", Severity.NOTE, Confidence.MEASURED, ("rslora-2023", "peft-metamath", "scale-experiment"))
+@rule(
+    "rslora-with-doubled-alpha",
+    "LRS106",
+    Severity.NOTE,
+    Confidence.MEASURED,
+    ("rslora-2023", "peft-metamath", "scale-experiment"),
+)
 def rslora_with_doubled_alpha(lora: LoraFacts) -> Iterator[Hit]:
     """rsLoRA is combined with alpha = 2r, a habit of the other scaling that multiplies the scale by sqrt(r) once more.
 
-    Why: rsLoRA divides by sqrt(r), so alpha no longer needs to grow with r. At r 64 and alpha 128 the factor is 16, not 2.
+    Why: rsLoRA divides by sqrt(r), so alpha no longer needs to grow with r. At r 64 and alpha 128 the factor is 16, not
+        2.
     Example:
         lora: {r: 64, lora_alpha: 128, use_rslora: true}
         train: {learning_rate: 0.0001}
     Instead:
         lora: {r: 64, lora_alpha: 32, use_rslora: true}
         train: {learning_rate: 0.0001}
-    Evidence: rsLoRA equals standard LoRA at alpha * sqrt(r) to five digits in runs of our own; the best rsLoRA run of PEFT's
+    Evidence: rsLoRA equals standard LoRA at alpha * sqrt(r) to five digits in runs of our own; the best rsLoRA run of
+        PEFT's
         benchmark is r 64 with alpha 64.
     Known problems: with a rate chosen for it the combination trains well.
     """
     if not lora.use_rslora or lora.r < 32 or lora.lora_alpha < 2 * lora.r:
         return
     yield Hit(
-        f"rsLoRA with alpha {lora.lora_alpha:g} and r {lora.r} scales by {lora.scale:.3g}, as alpha {lora.alpha_eff:.0f} would "
-        f"without rsLoRA; set alpha to 32, or choose the learning rate for it.",
+        f"rsLoRA with alpha {lora.lora_alpha:g} and r {lora.r} scales by {lora.scale:.3g}, as alpha "
+        f"{lora.alpha_eff:.0f} would without rsLoRA; set alpha to 32, or choose the learning rate for it.",
         ("lora.use_rslora", "lora.lora_alpha"),
         (Change("lora.lora_alpha", 32),),
     )
@@ -70,7 +82,8 @@ def rslora_with_doubled_alpha(lora: LoraFacts) -> Iterator[Hit]:
 def alpha_inert(lora: LoraFacts) -> Iterator[Hit]:
     """Alpha is zero or negative, so the adapter never acts, or acts with its sign turned.
 
-    Why: the adapter's output is multiplied by alpha/r. At zero its gradient is exactly zero, and the run succeeds with an
+    Why: the adapter's output is multiplied by alpha/r. At zero its gradient is exactly zero, and the run succeeds with
+        an
         adapter that does nothing.
     Example:
         lora: {lora_alpha: 0}
@@ -84,7 +97,11 @@ def alpha_inert(lora: LoraFacts) -> Iterator[Hit]:
     zero = lora.lora_alpha == 0
     yield Hit(
         f"Alpha is {lora.lora_alpha:g}: "
-        + ("the adapter's output and gradient are exactly zero, so nothing is learned" if zero else "the adapter's sign is turned")
+        + (
+            "the adapter's output and gradient are exactly zero, so nothing is learned"
+            if zero
+            else "the adapter's sign is turned"
+        )
         + "; set alpha to 32.",
         ("lora.lora_alpha",),
         (Change("lora.lora_alpha", 32),),
@@ -92,7 +109,13 @@ def alpha_inert(lora: LoraFacts) -> Iterator[Hit]:
     )
 
 
-@rule("scale-far-from-practice", "LRS108", Severity.WARNING, Confidence.CONVENTION, ("axolotl-examples", "torchtune-recipes"))
+@rule(
+    "scale-far-from-practice",
+    "LRS108",
+    Severity.WARNING,
+    Confidence.CONVENTION,
+    ("axolotl-examples", "torchtune-recipes"),
+)
 def scale_far_from_practice(lora: LoraFacts) -> Iterator[Hit]:
     """The adapter's scale lies far outside every published recipe, which usually is a typing error.
 
@@ -112,8 +135,8 @@ def scale_far_from_practice(lora: LoraFacts) -> Iterator[Hit]:
         return
     alpha = lora.r if not lora.use_rslora else 32
     yield Hit(
-        f"The adapter is scaled by {lora.scale:.3g} (r {lora.r}, alpha {lora.lora_alpha:g}); published recipes lie between 0.25 "
-        f"and 4. Check for a typing error, or set alpha to {alpha} and adapt the learning rate.",
+        f"The adapter is scaled by {lora.scale:.3g} (r {lora.r}, alpha {lora.lora_alpha:g}); published recipes lie "
+        f"between 0.25 and 4. Check for a typing error, or set alpha to {alpha} and adapt the learning rate.",
         ("lora.lora_alpha", "lora.r"),
         (Change("lora.lora_alpha", alpha),),
     )
@@ -140,7 +163,13 @@ def learning_rate_inert(train: TrainFacts) -> Iterator[Hit]:
     )
 
 
-@rule("embeddings-at-adapter-rate", "LRS110", Severity.WARNING, Confidence.MEASURED, ("unsloth-cpt", "biderman-2024", "loraplus-2024"))
+@rule(
+    "embeddings-at-adapter-rate",
+    "LRS110",
+    Severity.WARNING,
+    Confidence.MEASURED,
+    ("unsloth-cpt", "biderman-2024", "loraplus-2024"),
+)
 def embeddings_at_adapter_rate(lora: LoraFacts, train: TrainFacts) -> Iterator[Hit]:
     """Embeddings or the output head are trained in full at the adapter's learning rate.
 
@@ -161,8 +190,8 @@ def embeddings_at_adapter_rate(lora: LoraFacts, train: TrainFacts) -> Iterator[H
         return
     lower = round_lr_down(train.learning_rate / 10)
     yield Hit(
-        f"{' and '.join(saved)} are trained in full at {format_lr(rate)}, the adapter's own rate is {format_lr(train.learning_rate)}: "
-        f"give them a tenth, {format_lr(lower)}.",
+        f"{' and '.join(saved)} are trained in full at {format_lr(rate)}, the adapter's own rate is "
+        f"{format_lr(train.learning_rate)}: give them a tenth, {format_lr(lower)}.",
         ("train.embedding_learning_rate", "lora.modules_to_save"),
         (Change("train.embedding_learning_rate", lower),),
     )
@@ -185,7 +214,8 @@ def tiny_batch_at_high_rate(lora: LoraFacts, train: TrainFacts, facts: Facts) ->
         return
     accumulation = -(-16 // batch) * train.gradient_accumulation_steps
     yield Hit(
-        f"Each step sees {batch} sequence{'s' if batch > 1 else ''} at a learning rate of {format_lr(train.learning_rate)} "
+        f"Each step sees {batch} sequence{'s' if batch > 1 else ''} at a learning rate of "
+        f"{format_lr(train.learning_rate)} "
         f"(lr * sqrt(alpha_eff) = {format_lr(value)}): raise gradient_accumulation_steps to {accumulation}.",
         ("train.gradient_accumulation_steps", "train.learning_rate"),
         (Change("train.gradient_accumulation_steps", accumulation),),

@@ -17,8 +17,10 @@ def adapter_frozen(run: Run) -> Iterator[Hit]:
 
     Why: B starts at zero, so the first update already moves it. Norms that stand still mean that no gradient arrives
     (checkpointing without input gradients) or that the optimizer holds other parameters.
-    Example: {"step": [40, 80, 120, 160, 200], "loss": [1.5, 1.49, 1.42, 1.39, 1.38], "norm_b": [0.0, 0.0, 0.0, 0.0, 0.0]}
-    Instead: {"step": [40, 80, 120, 160, 200], "loss": [1.5, 1.42, 1.4, 1.39, 1.38], "norm_b": [0.1, 0.3, 0.4, 0.45, 0.46]}
+    Example: {"step": [40, 80, 120, 160, 200], "loss": [1.5, 1.49, 1.42, 1.39, 1.38], "norm_b": [0.0, 0.0, 0.0, 0.0,
+    0.0]}
+    Instead: {"step": [40, 80, 120, 160, 200], "loss": [1.5, 1.42, 1.4, 1.39, 1.38], "norm_b": [0.1, 0.3, 0.4, 0.45,
+    0.46]}
     Evidence: arithmetic of AdamW: the first step is about the learning rate in every element with a gradient.
     Known problems: only our own runner records the norms; in other logs loss-repeats and gradient-zero are what shows.
     """

@@ -21,9 +21,10 @@ def loss_still_falls(run: Run) -> Iterator[Hit]:
         "eval_loss": [2.9, 2.4, 1.85, 1.6, 1.42, 1.28]}
     Instead: {"step": [50, 100, 200, 300, 400, 500], "loss": [1.9, 1.6, 1.5, 1.47, 1.46, 1.45],
         "eval_loss": [1.8, 1.6, 1.53, 1.51, 1.5, 1.5]}
-    Evidence: healthy labelled runs gain 0 to 10 % per doubling (median 2.6 %), runs that stopped too early 14 to 62 %. One
-    pair of runs with 6 and 8 epochs: 38 % foretold, 37 % found.
-    Known problems: the slope is that of this data; a second epoch gains less than new rows. Flat and high is not seen here.
+    Evidence: healthy labelled runs gain 0 to 10 % per doubling (median 2.6 %), runs that stopped too early 14 to 62 %.
+    One pair of runs with 6 and 8 epochs: 38 % foretold, 37 % found.
+    Known problems: the slope is that of this data; a second epoch gains less than new rows. Flat and high is not seen
+    here.
     """
     yield from hits(
         seen.still_improving(curves(run)), "train.num_train_epochs", "train.max_steps", "train.learning_rate"

@@ -15,13 +15,14 @@ from lora_advise.signal_curves import curves, hits
 def eval_loss_rises(run: Run) -> Iterator[Hit]:
     """The evaluation loss rises after a minimum while the training loss keeps falling: overfitting.
 
-    Why: from the minimum on the adapter learns the training rows at the expense of others. The minimum is where to stop.
+    Why: from the minimum on the adapter learns the training rows at the expense of others. The minimum is where to
+    stop.
     Example: {"step": [50, 100, 150, 200, 250, 300], "loss": [1.9, 1.55, 1.3, 1.1, 1.05, 1.02],
         "eval_loss": [1.7, 1.5, 1.46, 1.55, 1.63, 1.7]}
     Instead: {"step": [50, 100, 150, 200, 250, 300], "loss": [1.9, 1.55, 1.5, 1.46, 1.45, 1.44],
         "eval_loss": [1.7, 1.56, 1.51, 1.5, 1.49, 1.49]}
-    Evidence: the median of the last two evaluations lies more than 1 % and 3 standard errors above the minimum, and so do four
-    in five of the later ones. Above 3 % moderate, above 10 % severe, below 3 % a note.
+    Evidence: the median of the last two evaluations lies more than 1 % and 3 standard errors above the minimum, and so
+    do four in five of the later ones. Above 3 % moderate, above 10 % severe, below 3 % a note.
     Known problems: the task's own metric may still improve while the loss rises; a labelled run did that by 46 %.
     """
     yield from hits(
@@ -33,7 +34,8 @@ def eval_loss_rises(run: Run) -> Iterator[Hit]:
 def eval_loss_swings(run: Run) -> Iterator[Hit]:
     """The evaluation loss leaps up by more than a quarter and comes back by half.
 
-    Why: steps so large that each epoch ends somewhere else. It is instability, not overfitting: a lower or decaying rate.
+    Why: steps so large that each epoch ends somewhere else. It is instability, not overfitting: a lower or decaying
+    rate.
     Example: {"step": [50, 100, 150, 200], "loss": [0.55, 0.52, 0.51, 0.5], "eval_loss": [0.43, 0.36, 0.6, 0.42]}
     Instead: {"step": [50, 100, 150, 200], "loss": [0.55, 0.52, 0.51, 0.5], "eval_loss": [0.43, 0.4, 0.39, 0.39]}
     Evidence: one labelled run at a constant rate of 1e-3.
@@ -46,8 +48,8 @@ def eval_loss_swings(run: Run) -> Iterator[Hit]:
 def eval_far_above_train(run: Run) -> Iterator[Hit]:
     """The only evaluation lies far above the training loss.
 
-    Why: more than five times means that the training rows are known by heart. Less is a gap, which every fine-tuning shows
-    and which says nothing about the way it goes.
+    Why: more than five times means that the training rows are known by heart. Less is a gap, which every fine-tuning
+    shows and which says nothing about the way it goes.
     Example: {"step": [50, 100, 150, 200, 250], "loss": [0.04, 0.03, 0.03, 0.03, 0.03],
         "eval_loss": [null, null, null, null, 0.33]}
     Instead: {"step": [50, 100, 150, 200, 250], "loss": [0.34, 0.31, 0.31, 0.3, 0.3],
@@ -78,7 +80,8 @@ def training_set_memorised(run: Run) -> Iterator[Hit]:
 
     Why: a loss of 0.02 on rows that were seen many times shows memory, and only an evaluation shows what it cost.
     Example: {"step": [50, 100, 150, 200, 250], "epoch": [10, 11, 12, 13, 14], "loss": [0.03, 0.02, 0.02, 0.02, 0.02]}
-    Instead: {"step": [50, 100, 150, 200, 250], "epoch": [0.2, 0.4, 0.6, 0.8, 1.0], "loss": [1.5, 1.42, 1.4, 1.39, 1.39]}
+    Instead: {"step": [50, 100, 150, 200, 250], "epoch": [0.2, 0.4, 0.6, 0.8, 1.0], "loss": [1.5, 1.42, 1.4, 1.39,
+    1.39]}
     Evidence: below 0.05 after more than three epochs, or with stairs that explain a fall of three quarters.
     Known problems: we do not call it overfitting: the training loss alone cannot show that.
     """
@@ -89,8 +92,8 @@ def training_set_memorised(run: Run) -> Iterator[Hit]:
 def rows_repeat_within_epoch(run: Run) -> Iterator[Hit]:
     """Inside one epoch the loss stays level and then falls by a third while the gradients grow.
 
-    Why: within an epoch every row is new, so the loss of a settled run stays level. A late fall with growing gradients is
-    recognition: rows come twice, or overlap.
+    Why: within an epoch every row is new, so the loss of a settled run stays level. A late fall with growing gradients
+    is recognition: rows come twice, or overlap.
     Example: {"every": 5, "epoch_per_step": 0.001, "loss": [[1.5, 49], [0.9, 71]], "grad_norm": [[0.3, 49], [0.9, 71]],
         "learning_rate": [[2e-4, 120]]}
     Instead: {"every": 5, "epoch_per_step": 0.001, "loss": [[1.9, 3], [1.5, 117]], "grad_norm": [[0.3, 120]],

@@ -15,8 +15,8 @@ from lora_advise.signal_curves import curves, hits
 def eval_loss_nan(run: Run) -> Iterator[Hit]:
     """An evaluation loss is not a finite number.
 
-    Why: the mean over zero supervised tokens is 0/0. Truncation that cuts the answer off, or a template that masks every
-    token, does it; no learning rate mends it.
+    Why: the mean over zero supervised tokens is 0/0. Truncation that cuts the answer off, or a template that masks
+    every token, does it; no learning rate mends it.
     Example: {"step": [50, 100, 150, 200], "loss": [1.9, 1.6, 1.55, 1.54], "eval_loss": [NaN, NaN, NaN, NaN]}
     Instead: {"step": [50, 100, 150, 200], "loss": [1.9, 1.6, 1.55, 1.54], "eval_loss": [1.7, 1.6, 1.58, 1.58]}
     Evidence: arithmetic; one labelled log shows it.
@@ -37,8 +37,10 @@ def loss_contradicts_accuracy(run: Run) -> Iterator[Hit]:
 
     Why: a token that the arg max misses has a probability of at most 1/2 and costs at least ln 2, so the share of wrong
     tokens is at most loss / ln 2. Where that fails, the loss was divided by the wrong number of tokens.
-    Example: {"step": [50, 100, 150, 200], "loss": [0.03, 0.025, 0.024, 0.024], "mean_token_accuracy": [0.5, 0.55, 0.6, 0.6]}
-    Instead: {"step": [50, 100, 150, 200], "loss": [0.93, 0.88, 0.87, 0.87], "mean_token_accuracy": [0.7, 0.75, 0.76, 0.76]}
+    Example: {"step": [50, 100, 150, 200], "loss": [0.03, 0.025, 0.024, 0.024], "mean_token_accuracy": [0.5, 0.55, 0.6,
+    0.6]}
+    Instead: {"step": [50, 100, 150, 200], "loss": [0.93, 0.88, 0.87, 0.87], "mean_token_accuracy": [0.7, 0.75, 0.76,
+    0.76]}
     Evidence: an exact bound; five points of tolerance; at least 30 % of the entries must break it.
     Known problems: label smoothing and losses with further terms are only larger, so the bound holds for them too.
     """
@@ -49,8 +51,8 @@ def loss_contradicts_accuracy(run: Run) -> Iterator[Hit]:
 def loss_repeats(run: Run) -> Iterator[Hit]:
     """The losses come again digit for digit: no weight is changing.
 
-    Why: two passes over the same rows in the same order give the same losses only when the weights stand still. Activation
-    checkpointing without input gradients, or an adapter that the optimizer does not hold, does it.
+    Why: two passes over the same rows in the same order give the same losses only when the weights stand still.
+    Activation checkpointing without input gradients, or an adapter that the optimizer does not hold, does it.
     Example: {"step": [20, 40, 60, 80, 100, 120, 140, 160, 180, 200],
         "loss": [0.91, 0.74, 0.88, 0.79, 0.83, 0.91, 0.74, 0.88, 0.79, 0.83]}
     Instead: {"step": [20, 40, 60, 80, 100, 120, 140, 160, 180, 200],
@@ -94,8 +96,8 @@ def gradient_zero(run: Run) -> Iterator[Hit]:
 def labels_trivial(run: Run) -> Iterator[Hit]:
     """Training and evaluation loss are both next to nothing.
 
-    Why: text that nobody has seen is never predicted at 0.01 nats per token. Labels that hold padding, image tokens, the
-    prompt, or an answer that stands in the prompt are.
+    Why: text that nobody has seen is never predicted at 0.01 nats per token. Labels that hold padding, image tokens,
+    the prompt, or an answer that stands in the prompt are.
     Example: {"step": [20, 40, 60, 80, 100, 120, 140, 160, 180, 200],
         "loss": [0.9, 0.008, 0.006, 0.006, 0.006, 0.006, 0.006, 0.006, 0.006, 0.006],
         "eval_loss": [0.02, 0.008, 0.006, 0.006, 0.006, 0.006, 0.006, 0.006, 0.006, 0.006]}
@@ -112,8 +114,8 @@ def labels_trivial(run: Run) -> Iterator[Hit]:
 def loss_starts_above_chance(run: Run) -> Iterator[Hit]:
     """The first loss is as high as guessing.
 
-    Why: guessing among V tokens costs ln V, 10.4 for 32,000 and 12.4 for 256,000. A pretrained model that starts near it has
-    not seen such text, or the labels, the template or the weights are wrong.
+    Why: guessing among V tokens costs ln V, 10.4 for 32,000 and 12.4 for 256,000. A pretrained model that starts near
+    it has not seen such text, or the labels, the template or the weights are wrong.
     Example: {"step": [10, 20, 80, 120, 160, 200], "loss": [12.1, 2.0, 1.75, 1.73, 1.72, 1.72]}
     Instead: {"step": [10, 20, 80, 120, 160, 200], "loss": [2.1, 2.0, 1.75, 1.73, 1.72, 1.72]}
     Evidence: two labelled logs start so; one has padding in its labels, one only had a new output head.
@@ -126,8 +128,8 @@ def loss_starts_above_chance(run: Run) -> Iterator[Hit]:
 def loss_not_finite(run: Run) -> Iterator[Hit]:
     """Training losses are NaN or infinite.
 
-    Why: one NaN gradient that is applied makes every weight NaN. fp16, a kernel, or rows without a supervised token come
-    before the learning rate.
+    Why: one NaN gradient that is applied makes every weight NaN. fp16, a kernel, or rows without a supervised token
+    come before the learning rate.
     Example: {"step": [50, 100, 150, 200, 250], "loss": [1.6, 1.5, NaN, NaN, NaN]}
     Instead: {"step": [50, 100, 150, 200, 250], "loss": [1.6, 1.5, 1.48, 1.48, 1.48]}
     Evidence: at least three, or more than 2 % of the entries.
@@ -141,8 +143,10 @@ def loss_reads_zero(run: Run) -> Iterator[Hit]:
     """The log says exactly 0.0 where the loss was not small: a NaN that the trainer filtered.
 
     Why: transformers leaves NaN losses out of the sum that it logs (logging_nan_inf_filter), so a dead run reads 0.0.
-    Example: {"step": [50, 100, 150, 200, 250], "loss": [1.6, 1.5, 0.0, 0.0, 0.0], "grad_norm": [0.5, 0.4, NaN, NaN, NaN]}
-    Instead: {"step": [50, 100, 150, 200, 250], "loss": [1.6, 1.5, 1.48, 1.48, 1.48], "grad_norm": [0.5, 0.4, 0.4, 0.4, 0.4]}
+    Example: {"step": [50, 100, 150, 200, 250], "loss": [1.6, 1.5, 0.0, 0.0, 0.0], "grad_norm": [0.5, 0.4, NaN, NaN,
+    NaN]}
+    Instead: {"step": [50, 100, 150, 200, 250], "loss": [1.6, 1.5, 1.48, 1.48, 1.48], "grad_norm": [0.5, 0.4, 0.4, 0.4,
+    0.4]}
     Evidence: at least two; a loss that had shrunk below 0.01 first and rounds to 0.0 does not count.
     Known problems: packing with a kernel that ignores the mask has printed 0.0 as well; the run is broken either way.
     """
@@ -168,7 +172,8 @@ def gradient_nan(run: Run) -> Iterator[Hit]:
 def fp16_steps_skipped(run: Run) -> Iterator[Hit]:
     """NaN gradient norms at which the learning rate stood still: fp16's loss scaler skipped the update.
 
-    Why: the scaler doubles its factor until something overflows, drops that step and halves it. A few are its normal work.
+    Why: the scaler doubles its factor until something overflows, drops that step and halves it. A few are its normal
+    work.
     Example: {"step": [40, 80, 120, 160, 200, 240], "loss": [1.5, 1.42, 1.4, 1.39, 1.39, 1.38],
         "grad_norm": [0.5, NaN, 0.4, 0.4, 0.4, 0.4], "learning_rate": [2e-4, 2e-4, 1.5e-4, 1e-4, 5e-5, 1e-5]}
     Instead: {"step": [40, 80, 120, 160, 200, 240], "loss": [1.5, 1.42, 1.4, 1.39, 1.39, 1.38],

@@ -19,8 +19,8 @@ def loss_diverges(run: Run) -> Iterator[Hit]:
     Why: the steps left the region where the gradient points downhill, mostly by too high a learning rate.
     Example: {"step": [50, 100, 150, 200, 250, 300], "loss": [1.9, 1.5, 1.4, 2.2, 3.9, 4.4]}
     Instead: {"step": [50, 100, 150, 200, 250, 300], "loss": [1.9, 1.5, 1.4, 1.38, 1.37, 1.36]}
-    Evidence: 1.5 times the best of the running median and six standard errors (2 times below 12 entries): every labelled
-    run that diverged, no healthy one.
+    Evidence: 1.5 times the best of the running median and six standard errors (2 times below 12 entries): every
+    labelled run that diverged, no healthy one.
     Known problems: a change of data in mid-run (a curriculum, a second dataset) climbs too.
     """
     yield from hits(seen.diverges(curves(run)), "train.learning_rate", "train.warmup_steps", "train.max_grad_norm")
@@ -35,8 +35,8 @@ def loss_spikes(run: Run) -> Iterator[Hit]:
         "loss": [1.52, 1.48, 1.5, 1.46, 1.47, 1.45, 1.46, 1.44, 1.45, 6.3, 1.45, 1.44, 1.45, 1.44]}
     Instead: {"step": [20, 40, 60, 80, 100, 120, 140, 160, 180, 200, 220, 240, 260, 280],
         "loss": [1.52, 1.48, 1.5, 1.46, 1.47, 1.45, 1.46, 1.44, 1.45, 1.47, 1.45, 1.44, 1.45, 1.44]}
-    Evidence: six robust standard deviations and 1.5 times the rolling median; three spikes and 0.5 % of the entries, or few
-    above three times. The short last batch of an epoch does not count.
+    Evidence: six robust standard deviations and 1.5 times the rolling median; three spikes and 0.5 % of the entries,
+    or few above three times. The short last batch of an epoch does not count.
     Known problems: batches grouped by length swing by themselves.
     """
     yield from hits(seen.spikes(curves(run)), "train.learning_rate", "train.max_grad_norm", "data.path")
@@ -47,8 +47,10 @@ def gradient_explodes(run: Run) -> Iterator[Hit]:
     """Gradient norms above 100 and above 100 times the usual.
 
     Why: clipping bounds the step, not the damage: its direction is that of one batch or of a kernel that overflowed.
-    Example: {"step": [25, 50, 100, 150, 200], "loss": [1.5, 1.45, 1.4, 1.4, 1.39], "grad_norm": [0.5, 0.4, 900.0, 0.4, 0.4]}
-    Instead: {"step": [25, 50, 100, 150, 200], "loss": [1.5, 1.45, 1.4, 1.4, 1.39], "grad_norm": [0.5, 0.4, 0.9, 0.4, 0.4]}
+    Example: {"step": [25, 50, 100, 150, 200], "loss": [1.5, 1.45, 1.4, 1.4, 1.39], "grad_norm": [0.5, 0.4, 900.0, 0.4,
+    0.4]}
+    Instead: {"step": [25, 50, 100, 150, 200], "loss": [1.5, 1.45, 1.4, 1.4, 1.39], "grad_norm": [0.5, 0.4, 0.9, 0.4,
+    0.4]}
     Evidence: relative to the run's own median, since healthy runs of the corpus sit anywhere from 0.05 to 5.
     Known problems: one such step in a long log is only a note.
     """
@@ -86,7 +88,8 @@ def learning_rate_too_high(run: Run) -> Iterator[Hit]:
         "learning_rate": [1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 6e-4, 5.8e-4, 5.6e-4]}
     Instead: {"step": [50, 100, 150, 200, 250, 300, 350, 400], "loss": [0.9, 0.45, 0.4, 0.39, 0.38, 0.38, 0.37, 0.37],
         "learning_rate": [1e-4, 2e-4, 2e-4, 1.8e-4, 1.5e-4, 1e-4, 5e-5, 1e-5]}
-    Evidence: a rise of 1.5 times during warmup, or a hump of 8 % in the first 60 % of the plan that the end undercuts by 10 %.
+    Evidence: a rise of 1.5 times during warmup, or a hump of 8 % in the first 60 % of the plan that the end undercuts
+    by 10 %.
     Known problems: harder rows in the middle of a sorted dataset make a hump too.
     """
     yield from hits(seen.rate_too_high(curves(run)), "train.learning_rate", "lora.lora_alpha", "train.warmup_steps")
@@ -98,8 +101,8 @@ def learning_rate_too_high(run: Run) -> Iterator[Hit]:
 def learning_rate_restarts(run: Run) -> Iterator[Hit]:
     """The learning rate jumps up after it had decayed.
 
-    Why: resuming with more epochs or another max_steps recomputes the whole schedule, and a rate that is suddenly high again
-    undoes what the decay had settled.
+    Why: resuming with more epochs or another max_steps recomputes the whole schedule, and a rate that is suddenly high
+    again undoes what the decay had settled.
     Example: {"step": [50, 100, 150, 200, 250, 300], "loss": [1.6, 1.45, 1.42, 1.41, 1.41, 1.4],
         "learning_rate": [2e-4, 1.2e-4, 4e-5, 1e-5, 1e-4, 5e-5]}
     Instead: {"step": [50, 100, 150, 200, 250, 300], "loss": [1.6, 1.45, 1.42, 1.41, 1.41, 1.4],
@@ -113,5 +116,10 @@ def learning_rate_restarts(run: Run) -> Iterator[Hit]:
 
 
 STABILITY_RULES = (
-    loss_diverges, loss_spikes, gradient_explodes, gradient_mostly_clipped, learning_rate_too_high, learning_rate_restarts,
-)  # fmt: skip
+    loss_diverges,
+    loss_spikes,
+    gradient_explodes,
+    gradient_mostly_clipped,
+    learning_rate_too_high,
+    learning_rate_restarts,
+)

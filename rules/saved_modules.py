@@ -18,7 +18,8 @@ HEADS = ("score", "classifier", "classification_head", "qa_outputs", "v_head", "
 def expert_rank_large(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
     """Every expert of a mixture gets the full rank.
 
-    Why: the adapter grows with the number of experts, while each of them sees only its share of the tokens. Rank divided by
+    Why: the adapter grows with the number of experts, while each of them sees only its share of the tokens. Rank
+        divided by
         the number of active experts keeps the parameters that a token meets.
     Example:
         model: mixture-of-experts
@@ -35,7 +36,8 @@ def expert_rank_large(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
         return
     rank = max(1, lora.r // (model.num_experts_per_tok or 8))
     yield Hit(
-        f"Each of the {model.num_experts} experts would get rank {lora.r}: divide by the {model.num_experts_per_tok or 8} that are "
+        f"Each of the {model.num_experts} experts would get rank {lora.r}: divide by the "
+        f"{model.num_experts_per_tok or 8} that are "
         f"active per token, r {rank}.",
         ("lora.r", "lora.target_parameters"),
         (Change("lora.r", rank),),
@@ -49,11 +51,11 @@ def dropout_on_expert_parameters(lora: LoraFacts) -> Iterator[Hit]:
     Why: adapters on bare parameters change the weight itself and never see the input that dropout would act on.
     Example:
         model: mixture-of-experts
-        lora: {r: 8, target_modules: [q_proj, k_proj, v_proj, o_proj], target_parameters: [mlp.experts.gate_up_proj], lora_dropout: 0.05}
+        lora: {target_modules: [q_proj, v_proj], target_parameters: [mlp.experts.gate_up_proj], lora_dropout: 0.05}
         hardware: null
     Instead:
         model: mixture-of-experts
-        lora: {r: 8, target_modules: [q_proj, k_proj, v_proj, o_proj], target_parameters: [mlp.experts.gate_up_proj], lora_dropout: 0.0}
+        lora: {target_modules: [q_proj, v_proj], target_parameters: [mlp.experts.gate_up_proj], lora_dropout: 0.0}
         hardware: null
     Evidence: PEFT's ParamWrapper raises.
     Known problems: none.
@@ -75,7 +77,8 @@ def dropout_on_expert_parameters(lora: LoraFacts) -> Iterator[Hit]:
 def tied_embeddings_untied(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
     """Embeddings or head of a model with tied embeddings are trained without keeping them tied.
 
-    Why: input embedding and output head are one matrix. Trained as a copy they drift apart, and a merge or a reload throws one
+    Why: input embedding and output head are one matrix. Trained as a copy they drift apart, and a merge or a reload
+        throws one
         of the two away.
     Example:
         model: small
@@ -124,7 +127,8 @@ def module_targeted_and_saved(lora: LoraFacts) -> Iterator[Hit]:
     both = [name for name in lora.modules_to_save if name in lora.target_modules]
     if both:
         yield Hit(
-            f"{', '.join(both)} stands in target_modules and in modules_to_save: it is trained in full, without an adapter.",
+            f"{', '.join(both)} stands in target_modules and in modules_to_save: it is trained in full, without an "
+            "adapter.",
             ("lora.modules_to_save", "lora.target_modules"),
             (Change("lora.modules_to_save", tuple(n for n in lora.modules_to_save if n not in both)),),
         )
@@ -134,7 +138,8 @@ def module_targeted_and_saved(lora: LoraFacts) -> Iterator[Hit]:
 def saved_module_unknown(task: TaskFacts, model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
     """A name in modules_to_save is no module of the model.
 
-    Why: PEFT matches the names at the end of paths and says nothing when none matches: what was to be trained stays frozen.
+    Why: PEFT matches the names at the end of paths and says nothing when none matches: what was to be trained stays
+        frozen.
     Example:
         lora: {modules_to_save: [wte]}
         train: {embedding_learning_rate: 0.00003}
@@ -143,13 +148,15 @@ def saved_module_unknown(task: TaskFacts, model: ModelFacts, lora: LoraFacts) ->
         train: {embedding_learning_rate: 0.00003}
         hardware: null
     Evidence: measured with PEFT.
-    Known problems: a new head is accepted by name for classification and reward tasks. Norms are not in the module table and
+    Known problems: a new head is accepted by name for classification and reward tasks. Norms are not in the module
+        table and
         are accepted by name.
     """
     known = HEADS if task.family in ("classification", "reward", "rl") else ()
     missing = [
         n for n in lora.modules_to_save
-        if n.rsplit(".", 1)[-1] not in known and "norm" not in n and not any(matches(m, n) or f".{n}." in f".{m.path}" for m in model.modules)
+        if n.rsplit(".", 1)[-1] not in known and "norm" not in n and not any(matches(m, n) or f".{n}." in f".{m.path}"
+        for m in model.modules)
     ]  # fmt: skip
     if missing:
         names = [m.name for m in model.with_role("embedding", "lm_head", "head")]
@@ -183,10 +190,12 @@ def new_head_frozen(task: TaskFacts, model: ModelFacts, lora: LoraFacts) -> Iter
         return
     if any(name.rsplit(".", 1)[-1] in HEADS for name in lora.modules_to_save):
         return
-    head = next((m.path.split(".")[0] for m in model.with_role("head")), "classifier" if model.kind == "encoder" else "score")
+    head = next(
+        (m.path.split(".")[0] for m in model.with_role("head")), "classifier" if model.kind == "encoder" else "score"
+    )
     yield Hit(
-        f"The head of this {task.family} model is new and random, and task_type {lora.task_type} leaves it frozen: set task_type "
-        f"to SEQ_CLS and put {head} into modules_to_save.",
+        f"The head of this {task.family} model is new and random, and task_type {lora.task_type or 'unset'} leaves it "
+        f"frozen: set task_type to SEQ_CLS and put {head} into modules_to_save.",
         ("lora.modules_to_save", "lora.task_type"),
         (Change("lora.task_type", "SEQ_CLS"), Change("lora.modules_to_save", (*lora.modules_to_save, head))),
     )
@@ -227,11 +236,15 @@ def token_rows_and_whole_embedding(lora: LoraFacts) -> Iterator[Hit]:
     Evidence: PEFT's injection of token adapters.
     Known problems: none.
     """
-    both = [n for n in lora.modules_to_save if n.rsplit(".", 1)[-1] in EMBEDDING_NAMES and "head" not in n and "out" not in n]
+    both = [
+        n
+        for n in lora.modules_to_save
+        if n.rsplit(".", 1)[-1] in EMBEDDING_NAMES and "head" not in n and "out" not in n
+    ]
     if lora.trainable_token_indices and both:
         yield Hit(
-            f"trainable_token_indices trains {len(lora.trainable_token_indices)} rows of an embedding that modules_to_save "
-            f"({', '.join(both)}) trains as a whole: keep one of the two.",
+            f"trainable_token_indices trains single rows ({len(lora.trainable_token_indices)}) of an embedding that "
+            f"modules_to_save ({', '.join(both)}) trains as a whole: keep one of the two.",
             ("lora.trainable_token_indices", "lora.modules_to_save"),
             (Change("lora.modules_to_save", tuple(n for n in lora.modules_to_save if n not in both)),),
         )

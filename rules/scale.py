@@ -1,4 +1,5 @@
-"""Rules about the product of adapter scale and learning rate: the one number that decides whether a run diverges or idles."""
+"""Rules about the product of adapter scale and learning rate: the one number that decides whether a run diverges or "
+"idles."""
 
 from __future__ import annotations
 
@@ -18,7 +19,6 @@ from lora_advise.rates import (
     optimizer_factor,
     region,
     round_lr,
-    round_lr_down,
     run_e2,
 )
 from lora_advise.rule import rule
@@ -35,7 +35,9 @@ def judge(facts: Facts) -> tuple[float, Band, Region] | None:
     value = run_e2(facts.lora, facts.train)
     if value is None:
         return None
-    bounds = band(facts.task.family, facts.model.billions if facts.model else None, facts.model.kind if facts.model else None)
+    bounds = band(
+        facts.task.family, facts.model.billions if facts.model else None, facts.model.kind if facts.model else None
+    )
     return value, bounds, region(value, bounds)
 
 
@@ -49,35 +51,42 @@ def explain(lora: LoraFacts, train: TrainFacts, value: float) -> str:
     if optimizer_factor(train.optim) != 1.0:
         extra += f", Lion's rate counted {optimizer_factor(train.optim):g} times"
     if loraplus_factor(lora.loraplus_lr_ratio) != 1.0:
-        extra += f", LoRA+ ratio {lora.loraplus_lr_ratio:g} counted as {loraplus_factor(lora.loraplus_lr_ratio):.2g} times"
-    return (
-        f"{scale}, so lr * sqrt(alpha_eff) = {format_lr(train.learning_rate)} * sqrt({lora.alpha_eff:.4g}) = {format_lr(value)}{extra}"
-    )
+        extra += (
+            f", LoRA+ ratio {lora.loraplus_lr_ratio:g} counted as {loraplus_factor(lora.loraplus_lr_ratio):.2g} times"
+        )
+    product = f"{format_lr(train.learning_rate)} * sqrt({lora.alpha_eff:.4g}) = {format_lr(value)}"
+    return f"{scale}, so lr * sqrt(alpha_eff) = {product}{extra}"
 
 
-def ways_back(lora: LoraFacts, train: TrainFacts, value: float, target: float, *, down: bool) -> tuple[Change, ...]:
-    """The learning rate at this alpha, and the alpha at this learning rate, that bring E2 to ``target``."""
+def ways_back(lora: LoraFacts, train: TrainFacts, value: float, bounds: Band) -> tuple[Change, ...]:
+    """The best learning rate at this alpha, and the highest sound alpha of 1 or more at this learning rate, if there "
+    "is one."""
     factor = value / (train.learning_rate * sqrt(lora.alpha_eff))
-    rate = lr_for(target, lora.alpha_eff) / factor
-    lower = Change("train.learning_rate", round_lr_down(rate) if down else round_lr(rate))
-    alpha = alpha_for(target, train.learning_rate * factor) / (sqrt(lora.r) if lora.use_rslora else 1.0)
-    rounded = round(alpha) if alpha >= 1 else float(f"{alpha:.1g}")
-    return (lower, Change("lora.lora_alpha", rounded))
+    rate = Change("train.learning_rate", round_lr(lr_for(bounds.best, lora.alpha_eff) / factor))
+    alpha = alpha_for(bounds.warn / 1.5, train.learning_rate * factor) / (sqrt(lora.r) if lora.use_rslora else 1.0)
+    return (rate, Change("lora.lora_alpha", round(alpha))) if alpha >= 1 else (rate,)
 
 
 def offer(changes: tuple[Change, ...], lora: LoraFacts) -> str:
-    """Both ways back as a clause."""
-    return (
-        f"set the learning rate to {format_lr(changes[0].value)} at alpha {lora.lora_alpha:g}, "
-        f"or alpha to {changes[1].value:g} at this learning rate"
-    )
+    """Both ways back as a clause; the one when no alpha of 1 or more would do."""
+    rate = f"set the learning rate to {format_lr(changes[0].value)} at alpha {lora.lora_alpha:g}"
+    if len(changes) == 1:
+        return f"{rate}; no alpha of 1 or more would do at this learning rate"
+    return f"{rate}, or alpha to {changes[1].value:g} at this learning rate"
 
 
-@rule("scale-times-rate-diverges", "LRS101", Severity.ERROR, Confidence.MEASURED, ("tinker-sweep", "scale-experiment", "e2-metric"))
+@rule(
+    "scale-times-rate-diverges",
+    "LRS101",
+    Severity.ERROR,
+    Confidence.MEASURED,
+    ("tinker-sweep", "scale-experiment", "e2-metric"),
+)
 def scale_times_rate_diverges(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
     """The learning rate times the square root of the effective alpha lies where training diverges.
 
-    Why: high alpha and a high learning rate are one mistake, not two: both multiply the update. With AdamW and B = 0 the
+    Why: high alpha and a high learning rate are one mistake, not two: both multiply the update. With AdamW and B = 0
+        the
         highest rate that still trains falls as 1/sqrt(alpha_eff), whatever the rank, where alpha_eff is alpha, or
         alpha * sqrt(r) with rsLoRA. alpha/r says nothing about it.
     Example:
@@ -86,28 +95,38 @@ def scale_times_rate_diverges(task: TaskFacts, lora: LoraFacts, train: TrainFact
     Instead:
         train: {learning_rate: 0.00015}
         lora: {lora_alpha: 128}
-    Evidence: 3e-3 at alpha 32 (1.7e-2) diverged in about 101 of 112 swept runs, and the 11 survivors were 8.6 % worse; in
-        190 runs of our own the cliff lay at one value of lr * sqrt(alpha_eff) within 1.2 times over a 64-fold range of alpha.
-    Known problems: between 1e-2 and 1.7e-2 nothing was measured, and models up to 2 B have shipped recipes there (2e-3 at
-        alpha 64), so for these it is a warning. AdamW and Lion only; initializations with B other than zero are not judged.
+    Evidence: 3e-3 at alpha 32 (1.7e-2) diverged in about 101 of 112 swept runs, and the 11 survivors were 8.6 % worse;
+        in
+        190 runs of our own the cliff lay at one value of lr * sqrt(alpha_eff) within 1.2 times over a 64-fold range of
+        alpha.
+    Known problems: between 1e-2 and 1.7e-2 nothing was measured, and models up to 2 B have shipped recipes there (2e-3
+        at
+        alpha 64), so for these it is a warning. AdamW and Lion only; initializations with B other than zero are not
+        judged.
     """
     judged = judge(facts)
     if judged is None or judged[2] != "diverges":
         return
     value, bounds, _ = judged
     small = facts.model is not None and facts.model.billions <= 2 and value < MEASURED_CLIFF
-    changes = ways_back(lora, train, value, bounds.best, down=False)
+    changes = ways_back(lora, train, value, bounds)
     yield Hit(
-        f"Training at {format_lr(train.learning_rate)} will most likely diverge: {explain(lora, train, value)}, above the bound "
-        f"of {format_lr(bounds.diverge or 0)}; of some 112 measured runs at 1.7e-2 about 101 diverged. Either way leads back: "
-        f"{offer(changes, lora)}.",
+        f"Training at {format_lr(train.learning_rate)} will most likely diverge: {explain(lora, train, value)}, above "
+        f"the bound of {format_lr(bounds.diverge or 0)}; of some 112 measured runs at 1.7e-2 about 101 diverged. "
+        f"The way back: {offer(changes, lora)}.",
         ("train.learning_rate", "lora.lora_alpha"),
         changes,
         Severity.WARNING if small else None,
     )
 
 
-@rule("scale-times-rate-high", "LRS102", Severity.WARNING, Confidence.MEASURED, ("tinker-sweep", "baseten-2026", "e2-metric"))
+@rule(
+    "scale-times-rate-high",
+    "LRS102",
+    Severity.WARNING,
+    Confidence.MEASURED,
+    ("tinker-sweep", "baseten-2026", "e2-metric"),
+)
 def scale_times_rate_high(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
     """The learning rate times the square root of the effective alpha lies where some models became unstable.
 
@@ -116,7 +135,8 @@ def scale_times_rate_high(task: TaskFacts, lora: LoraFacts, train: TrainFacts, f
         train: {learning_rate: 0.0015}
     Instead:
         train: {learning_rate: 0.0003}
-    Evidence: 1e-3 at alpha 32 (5.7e-3) was best for several models below 8 B, cost 1.7 % on average and diverged at 70 B; from
+    Evidence: 1e-3 at alpha 32 (5.7e-3) was best for several models below 8 B, cost 1.7 % on average and diverged at 70
+        B; from
         30 B on the bound is therefore 4e-3. For continued pretraining it is 2.5e-3.
     Known problems: a short run on a small model may well like such a rate; a three-point sweep tells.
     """
@@ -126,7 +146,7 @@ def scale_times_rate_high(task: TaskFacts, lora: LoraFacts, train: TrainFacts, f
     if judged is None or judged[2] != "high":
         return
     value, bounds, _ = judged
-    changes = ways_back(lora, train, value, bounds.best, down=False)
+    changes = ways_back(lora, train, value, bounds)
     yield Hit(
         f"The learning rate {format_lr(train.learning_rate)} is near the cliff: {explain(lora, train, value)}, above "
         f"{format_lr(bounds.warn)}, where some measured models became unstable; {offer(changes, lora)}.",
@@ -140,7 +160,8 @@ ADVISED_LOW = ("domain-adaptation", "knowledge-injection", "vision-language")
 
 
 def _low_factor(facts: Facts) -> float:
-    """What published practice divides the rate by for reasons of its own: fp16, and 4-bit bases from 30 B on (dettmers-2023)."""
+    """What published practice divides the rate by for reasons of its own: fp16, and 4-bit bases from 30 B on "
+    "(dettmers-2023)."""
     factor = 1.0
     if facts.train is not None and facts.train.dtype == "float16":
         factor *= 2
@@ -157,27 +178,32 @@ def _low_hits(facts: Facts, wanted: Region, say: str) -> Iterator[Hit]:
     value, bounds, _ = judged
     if region(value * _low_factor(facts), bounds) != wanted:
         return
-    changes = ways_back(lora, train, value, bounds.best, down=True)
+    changes = ways_back(lora, train, value, bounds)[:1]
     copied = " It is a rate of full fine-tuning, a tenth of what adapters take." if train.learning_rate <= 5e-5 else ""
     yield Hit(
-        f"The learning rate {format_lr(train.learning_rate)} {say}: {explain(lora, train, value)}, while the best single value "
+        f"The learning rate {format_lr(train.learning_rate)} {say}: {explain(lora, train, value)}, while the best "
+        "single value "
         f"is {format_lr(bounds.best)}.{copied} Raise the learning rate towards {format_lr(changes[0].value)}.",
         ("train.learning_rate", "lora.lora_alpha"),
-        changes[:1],
+        changes,
     )
 
 
-@rule("adapter-under-driven", "LRS103", Severity.WARNING, Confidence.MEASURED, ("tinker-sweep", "lwr-2025", "pissa-2024"))
+@rule(
+    "adapter-under-driven", "LRS103", Severity.WARNING, Confidence.MEASURED, ("tinker-sweep", "lwr-2025", "pissa-2024")
+)
 def adapter_under_driven(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
     """The adapter learns too slowly: the learning rate is far below what supervised LoRA needs.
 
-    Why: LoRA's best rate is about ten times that of full fine-tuning. A rate copied from there trains, and learns little.
+    Why: LoRA's best rate is about ten times that of full fine-tuning. A rate copied from there trains, and learns
+        little.
     Example:
         train: {learning_rate: 0.00002}
     Instead:
         train: {learning_rate: 0.0003}
     Evidence: 4e-5 at alpha 32 cost 2.5 % on average and 9.9 % at worst over 35 swept models; 3e-4 cost 0.2 %.
-    Known problems: continuing an adapter that is already good may want such a rate. In fp16, and for QLoRA from 30 B on, where
+    Known problems: continuing an adapter that is already good may want such a rate. In fp16, and for QLoRA from 30 B
+        on, where
         recipes halve the rate, the bound is halved too.
     """
     yield from _low_hits(facts, "very low", "hardly moves the adapter")

@@ -9,7 +9,16 @@ from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.rates import format_lr, run_e2
 from lora_advise.rule import rule
 
-SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt", "cosine_with_restarts", "cosine_with_min_lr")
+SCHEDULES = (
+    "cosine",
+    "linear",
+    "constant",
+    "constant_with_warmup",
+    "polynomial",
+    "inverse_sqrt",
+    "cosine_with_restarts",
+    "cosine_with_min_lr",
+)
 """Names of schedules that people write into optim."""
 
 
@@ -55,7 +64,8 @@ def warmup_long(train: TrainFacts, facts: Facts) -> Iterator[Hit]:
     if steps is not None and train.lr_scheduler_type != "constant" and max(5, 0.3 * steps) < train.warmup_steps < steps:
         warmup = min(100, max(5, round(0.03 * steps)))
         yield Hit(
-            f"{train.warmup_steps} of {steps} steps are warmup ({train.warmup_steps / steps:.0%}); 3 to 10 % is usual: {warmup}.",
+            f"{train.warmup_steps:,} of {steps:,} steps are warmup ({100 * train.warmup_steps / steps:.0f} %); 3 to 10 "
+            f"% is usual: {warmup}.",
             ("train.warmup_steps",),
             (Change("train.warmup_steps", warmup),),
         )
@@ -77,8 +87,8 @@ def high_rate_without_warmup(lora: LoraFacts, train: TrainFacts, facts: Facts) -
     if train.warmup_steps == 0 and value is not None and 3e-3 < value <= 6e-3 and (steps is None or steps >= 10):
         warmup = min(100, max(5, round(0.05 * (steps or 1000))))
         yield Hit(
-            f"A learning rate of {format_lr(train.learning_rate)} (lr * sqrt(alpha_eff) = {format_lr(value)}) starts at full size: "
-            f"set warmup_steps to {warmup}.",
+            f"A learning rate of {format_lr(train.learning_rate)} (lr * sqrt(alpha_eff) = {format_lr(value)}) starts "
+            f"at full size: set warmup_steps to {warmup}.",
             ("train.warmup_steps",),
             (Change("train.warmup_steps", min(warmup, (steps or 1000) // 5)),),
         )
@@ -118,7 +128,8 @@ def schedule_named_as_optimizer(train: TrainFacts) -> Iterator[Hit]:
     """
     if train.optim in SCHEDULES:
         yield Hit(
-            f'optim is "{train.optim}", which is a schedule: set optim to adamw_torch and lr_scheduler_type to {train.optim}.',
+            f'optim is "{train.optim}", which is a schedule: set optim to adamw_torch and lr_scheduler_type to '
+            f"{train.optim}.",
             ("train.optim",),
             (Change("train.optim", "adamw_torch"), Change("train.lr_scheduler_type", train.optim)),
         )
@@ -139,17 +150,19 @@ def epochs_many(task: TaskFacts, train: TrainFacts, data: DataFacts, facts: Fact
         train: {num_train_epochs: 8.0}
     Instead:
         train: {num_train_epochs: 2.0}
-    Evidence: minimum of held-out loss near two epochs; instruction following eroded up to eight; two epochs of Alpaca were
+    Evidence: minimum of held-out loss near two epochs; instruction following eroded up to eight; two epochs of Alpaca
+        were
         worse than one.
-    Known problems: long chains of thought are the exception and are not judged, nor are encoders. A judge's score may hold.
+    Known problems: long chains of thought are the exception and are not judged, nor are encoders. A judge's score may
+        hold.
     """
     encoder = facts.model is not None and facts.model.kind in ("encoder", "encoder-decoder")
     if task.family not in ("sft", "classification") or task.name == "math" or encoder or train.max_steps:
         return
     if train.num_train_epochs > 5 and data.examples > 1000:
         yield Hit(
-            f"{train.num_train_epochs:g} passes over {data.examples:,} examples: held-out loss bottoms near two; use 1 to 3 and keep "
-            "the best checkpoint.",
+            f"{train.num_train_epochs:g} passes over {data.examples:,} examples: held-out loss bottoms near two; use 1 "
+            "to 3 and keep the best checkpoint.",
             ("train.num_train_epochs",),
             (Change("train.num_train_epochs", 3.0),),
         )
@@ -193,13 +206,20 @@ def pretraining_repeated(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]:
     """
     if task.family == "pretraining" and train.num_train_epochs > 4 and not train.max_steps:
         yield Hit(
-            f"The text is repeated {train.num_train_epochs:g} times; beyond four passes repeats hardly count: use 1 or 2.",
+            f"The text is repeated {train.num_train_epochs:g} times; beyond four passes repeats hardly count: use 1 or "
+            "2.",
             ("train.num_train_epochs",),
             (Change("train.num_train_epochs", 2.0),),
         )
 
 
-@rule("clipping-off-at-high-rate", "SCH709", Severity.WARNING, Confidence.CONVENTION, ("torchtune-recipes", "transformers-code"))
+@rule(
+    "clipping-off-at-high-rate",
+    "SCH709",
+    Severity.WARNING,
+    Confidence.CONVENTION,
+    ("torchtune-recipes", "transformers-code"),
+)
 def clipping_off_at_high_rate(lora: LoraFacts, train: TrainFacts) -> Iterator[Hit]:
     """Gradients are not clipped although the learning rate is high.
 
@@ -220,11 +240,18 @@ def clipping_off_at_high_rate(lora: LoraFacts, train: TrainFacts) -> Iterator[Hi
         )
 
 
-@rule("projected-optimizer-on-adapter", "SCH710", Severity.WARNING, Confidence.FACT, ("transformers-code", "llamafactory-defaults"))
+@rule(
+    "projected-optimizer-on-adapter",
+    "SCH710",
+    Severity.WARNING,
+    Confidence.FACT,
+    ("transformers-code", "llamafactory-defaults"),
+)
 def projected_optimizer_on_adapter(lora: LoraFacts, train: TrainFacts) -> Iterator[Hit]:
     """An optimizer that saves memory in full fine-tuning is combined with an adapter.
 
-    Why: GaLore, APOLLO and LOMO save the states of large matrices; an adapter has hardly any, and its matrices are already of
+    Why: GaLore, APOLLO and LOMO save the states of large matrices; an adapter has hardly any, and its matrices are
+        already of
         low rank.
     Example:
         train: {optim: galore_adamw}

@@ -52,9 +52,14 @@ def saved_modules_unservable(task: TaskFacts, lora: LoraFacts) -> Iterator[Hit]:
     Evidence: vLLM's adapter loader.
     Known problems: nothing is wrong when a merge is planned.
     """
-    if task.family in GENERATING and lora.modules_to_save and not any(n.rsplit(".", 1)[-1] in EMBEDDING_NAMES for n in lora.modules_to_save):
+    if (
+        task.family in GENERATING
+        and lora.modules_to_save
+        and not any(n.rsplit(".", 1)[-1] in EMBEDDING_NAMES for n in lora.modules_to_save)
+    ):
         yield Hit(
-            f"{', '.join(lora.modules_to_save)} would be stored in full beside the adapter, which servers of adapters refuse: plan a merge.",
+            f"{', '.join(lora.modules_to_save)} would be stored in full beside the adapter, which servers of adapters "
+            "refuse: plan a merge.",
             ("lora.modules_to_save",),
             (Change("lora.modules_to_save", ()),),
         )
@@ -64,7 +69,8 @@ def saved_modules_unservable(task: TaskFacts, lora: LoraFacts) -> Iterator[Hit]:
 def dora_unservable(lora: LoraFacts) -> Iterator[Hit]:
     """A DoRA adapter must be merged before vLLM can serve it.
 
-    Why: its magnitude vector has no place in the servers' kernels, and unmerged inference took more than twice the time.
+    Why: its magnitude vector has no place in the servers' kernels, and unmerged inference took more than twice the
+        time.
     Example:
         lora: {use_dora: true}
     Instead:

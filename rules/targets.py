@@ -15,7 +15,8 @@ PATTERN_SIGNS = re.compile(r"[*+?^$|()\[\]{}\\]")
 
 
 def matches(module: LinearModule, entry: str) -> bool:
-    """Whether a list entry of target_modules matches the module, as PEFT does: the whole path or its end after a dot."""
+    """Whether a list entry of target_modules matches the module, as PEFT does: the whole path or its end after a "
+    "dot."""
     entry = re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", entry)
     return module.path == entry or module.path.endswith("." + entry)
 
@@ -33,11 +34,18 @@ def language_targets(model: ModelFacts) -> tuple[str, ...]:
     return tuple(dict.fromkeys(m.name for m in modules if m.kind == "linear"))
 
 
+def _meant(entry: str, names: list[str]) -> list[str]:
+    """The modules that a wrong name may mean: the halves of a fused one, else the closest spelling."""
+    halves = [name for name in dict.fromkeys(names) if set(name.split("_")) < set(entry.split("_"))]
+    return halves or get_close_matches(entry, names, n=1, cutoff=0.6)
+
+
 @rule("target-matches-nothing", "TGT301", Severity.ERROR, Confidence.FACT, ("peft-code",))
 def target_matches_nothing(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
     """A name in target_modules matches no module of the model.
 
-    Why: PEFT raises only when none of the names matches. A name that matches nothing beside others is dropped in silence,
+    Why: PEFT raises only when none of the names matches. A name that matches nothing beside others is dropped in
+        silence,
         and that projection stays frozen.
     Example:
         lora: {target_modules: [q_proj, k_proj, v_proj, o_proj, gate_up_proj, down_proj]}
@@ -54,11 +62,11 @@ def target_matches_nothing(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
         return
     kept = tuple(e for e in lora.target_modules if e not in missing)
     names = [m.name for m in model.modules if m.kind == "linear"]
-    near = [c for e in missing for c in get_close_matches(e, names, n=1, cutoff=0.6)]
+    near = [name for entry in missing for name in _meant(entry, names)]
     hint = f"; did you mean {', '.join(dict.fromkeys(near))}?" if near else "."
     yield Hit(
-        f"{', '.join(missing)} of target_modules matches no module of {model.name}, whose linear layers are "
-        f"{', '.join(dict.fromkeys(names))[:200]}{hint}",
+        f"{', '.join(missing)} of target_modules {'matches' if len(missing) == 1 else 'match'} no module of "
+        f"{model.name}, whose linear layers are {', '.join(dict.fromkeys(names))[:200]}{hint}",
         ("lora.target_modules",),
         (Change("lora.target_modules", tuple(dict.fromkeys((*kept, *near))) or language_targets(model)),),
         Severity.WARNING if kept else None,
@@ -69,7 +77,8 @@ def target_matches_nothing(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
 def target_list_and_pattern_mixed(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
     """A bare name is given where PEFT reads a pattern, or a pattern where it reads names.
 
-    Why: a string is matched as a regular expression against the whole path, so "q_proj" matches nothing; an entry of a list
+    Why: a string is matched as a regular expression against the whole path, so "q_proj" matches nothing; an entry of a
+        list
         is a name, so ".*q_proj" and "all-linear" in a list match nothing either.
     Example:
         lora: {target_modules: q_proj}
@@ -100,7 +109,13 @@ def target_list_and_pattern_mixed(model: ModelFacts, lora: LoraFacts) -> Iterato
         )
 
 
-@rule("attention-only-targets", "TGT303", Severity.WARNING, Confidence.MEASURED, ("lwr-2025", "dettmers-2023", "peft-metamath"))
+@rule(
+    "attention-only-targets",
+    "TGT303",
+    Severity.WARNING,
+    Confidence.MEASURED,
+    ("lwr-2025", "dettmers-2023", "peft-metamath"),
+)
 def attention_only_targets(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
     """Only attention projections are adapted, although the MLP carries most of the gain.
 
@@ -109,9 +124,11 @@ def attention_only_targets(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
         lora: {target_modules: [q_proj, v_proj]}
     Instead:
         lora: {target_modules: all-linear}
-    Evidence: MLP at r 10 reached 49.4 %, query and value at r 32 47.8 % with as many parameters; QLoRA needed all layers to
+    Evidence: MLP at r 10 reached 49.4 %, query and value at r 32 47.8 % with as many parameters; QLoRA needed all
+        layers to
         match full fine-tuning.
-    Known problems: not said of encoders, hybrids, mixtures of experts, or models whose MLP has no linear layers. Serving many
+    Known problems: not said of encoders, hybrids, mixtures of experts, or models whose MLP has no linear layers.
+        Serving many
         adapters fast is a reason to keep few modules.
     """
     if isinstance(lora.target_modules, str) or model.kind not in ("dense", "vlm") or lora.target_parameters:
@@ -129,11 +146,18 @@ def attention_only_targets(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
     )
 
 
-@rule("vision-tower-adapted", "TGT304", Severity.WARNING, Confidence.MEASURED, ("ms-swift-defaults", "llava-1.5", "qwen-vl"))
+@rule(
+    "vision-tower-adapted",
+    "TGT304",
+    Severity.WARNING,
+    Confidence.MEASURED,
+    ("ms-swift-defaults", "llava-1.5", "qwen-vl"),
+)
 def vision_tower_adapted(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
     """The adapter reaches into the vision or audio tower of a multimodal model.
 
-    Why: names like q_proj and the keyword all-linear match the tower as well. On text its adapters stay zero, and some servers
+    Why: names like q_proj and the keyword all-linear match the tower as well. On text its adapters stay zero, and some
+        servers
         and merges refuse them.
     Example:
         model: vision-language
@@ -151,11 +175,16 @@ def vision_tower_adapted(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
     tower = [m for m in adapted(model, lora) if m.role in ("vision", "audio")]
     if tower:
         prefix = ".*" if "." not in tower[0].path else ""
-        paths = dict.fromkeys(m.path.split(".layers.")[0] for m in model.with_role("attention", "mlp") if ".layers." in m.path)
-        pattern = f"{prefix}({'|'.join(re.escape(p) for p in paths)})\\.layers\\..*\\.({'|'.join(language_targets(model))})"
+        paths = dict.fromkeys(
+            m.path.split(".layers.")[0] for m in model.with_role("attention", "mlp") if ".layers." in m.path
+        )
+        pattern = (
+            f"{prefix}({'|'.join(re.escape(p) for p in paths)})\\.layers\\..*\\.({'|'.join(language_targets(model))})"
+        )
         yield Hit(
             f"{sum(m.count for m in tower)} matrices of the vision or audio tower would carry adapters "
-            f"({', '.join(dict.fromkeys(m.path for m in tower))[:160]}): restrict target_modules to the language model.",
+            f"({', '.join(dict.fromkeys(m.path for m in tower))[:160]}): restrict target_modules to the language "
+            "model.",
             ("lora.target_modules",),
             (Change("lora.target_modules", pattern),),
         )
@@ -182,8 +211,8 @@ def recurrent_mixer_adapted(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]
     mixers = [m for m in adapted(model, lora) if m.role == "mixer"]
     if mixers:
         yield Hit(
-            f"The recurrent mixers {', '.join(dict.fromkeys(m.name for m in mixers))} would carry adapters in {model.name}; "
-            f"adapting them cost 14.8 points on GSM8K: adapt {', '.join(language_targets(model))}.",
+            f"The recurrent mixers {', '.join(dict.fromkeys(m.name for m in mixers))} would carry adapters in "
+            f"{model.name}; adapting them cost 14.8 points on GSM8K: adapt {', '.join(language_targets(model))}.",
             ("lora.target_modules",),
             (Change("lora.target_modules", language_targets(model)),),
         )
@@ -193,7 +222,8 @@ def recurrent_mixer_adapted(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]
 def router_adapted(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
     """The adapter changes the router of a mixture of experts.
 
-    Why: the keyword all-linear takes a router that is a plain linear layer. A router that moves sends tokens to experts that
+    Why: the keyword all-linear takes a router that is a plain linear layer. A router that moves sends tokens to experts
+        that
         never saw their kind.
     Example:
         model: mixture-of-experts
@@ -234,7 +264,8 @@ def layer_index_out_of_range(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit
         kept = tuple(i for i in given if i not in wrong)
         yield Hit(
             f"layers_to_transform names layer {', '.join(map(str, wrong))}, but {model.name} has layers 0 to "
-            f"{model.num_hidden_layers - 1}" + (": those are skipped in silence." if kept else ": no layer is adapted."),
+            f"{model.num_hidden_layers - 1}"
+            + (": what is not there is skipped in silence." if kept else ": no layer is adapted."),
             ("lora.layers_to_transform",),
             (Change("lora.layers_to_transform", kept or None),),
             Severity.WARNING if kept else None,

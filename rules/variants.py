@@ -15,7 +15,8 @@ from lora_advise.rules.precision import SVD_INITS, initialization
 def svd_init_scaled(lora: LoraFacts) -> Iterator[Hit]:
     """An initialization from the base weights is combined with a scale other than one.
 
-    Why: PiSSA and its kin take the principal part out of the weight and put it into the adapter; the method is defined, and was
+    Why: PiSSA and its kin take the principal part out of the weight and put it into the adapter; the method is defined,
+        and was
         measured, with alpha = r.
     Example:
         lora: {init_lora_weights: pissa, r: 16, lora_alpha: 64}
@@ -24,11 +25,13 @@ def svd_init_scaled(lora: LoraFacts) -> Iterator[Hit]:
         lora: {init_lora_weights: pissa, r: 16, lora_alpha: 16}
         train: {learning_rate: 0.00002}
     Evidence: the paper's settings.
-    Known problems: PEFT divides the scale out again at the start, so the first forward pass is right; the steps are not.
+    Known problems: PEFT divides the scale out again at the start, so the first forward pass is right; the steps are
+        not.
     """
     if initialization(lora).startswith(SVD_INITS) and abs(lora.scale - 1) > 1e-6:
         yield Hit(
-            f"{lora.init_lora_weights} is defined with scale 1, and here it is {lora.scale:.3g}: set alpha to {lora.r} without rsLoRA.",
+            f"{lora.init_lora_weights} is defined with scale 1, and here it is {lora.scale:.3g}: set alpha to {lora.r} "
+            "without rsLoRA.",
             ("lora.lora_alpha", "lora.init_lora_weights"),
             (Change("lora.lora_alpha", lora.r), Change("lora.use_rslora", False)),
         )
@@ -38,7 +41,8 @@ def svd_init_scaled(lora: LoraFacts) -> Iterator[Hit]:
 def pissa_rate_high(lora: LoraFacts, train: TrainFacts) -> Iterator[Hit]:
     """PiSSA runs at a learning rate of plain LoRA.
 
-    Why: its adapter starts with the largest singular values of the weights instead of zero, so the same step moves the model
+    Why: its adapter starts with the largest singular values of the weights instead of zero, so the same step moves the
+        model
         much more.
     Example:
         lora: {init_lora_weights: pissa, r: 32, lora_alpha: 32}
@@ -51,8 +55,8 @@ def pissa_rate_high(lora: LoraFacts, train: TrainFacts) -> Iterator[Hit]:
     """
     if initialization(lora).startswith("pissa") and train.learning_rate > 1e-4:
         yield Hit(
-            f"PiSSA at {format_lr(train.learning_rate)}: the paper's runs use 2e-5, since the adapter starts with the principal part of "
-            "the weights.",
+            f"PiSSA at {format_lr(train.learning_rate)}: the paper's runs use 2e-5, since the adapter starts with the "
+            "principal part of the weights.",
             ("train.learning_rate",),
             (Change("train.learning_rate", 2e-5),),
         )
@@ -62,18 +66,17 @@ def pissa_rate_high(lora: LoraFacts, train: TrainFacts) -> Iterator[Hit]:
 def dora_on_sharded_4bit(lora: LoraFacts, quant: QuantFacts, stack: StackFacts) -> Iterator[Hit]:
     """DoRA is used on a 4-bit base under ZeRO.
 
-    Why: DoRA needs the norm of every full weight, which is quantized and partitioned there; failures have been reported.
+    Why: DoRA needs the norm of every full weight, which is quantized and partitioned there; failures have been
+        reported.
     Example:
         lora: {use_dora: true}
         quant: {load_in_4bit: true}
         stack: {sharding: zero3}
-        hardware: {count: 2}
-        train: {gradient_accumulation_steps: 2}
+        hardware: null
     Instead:
         quant: {load_in_4bit: true}
         stack: {sharding: zero3}
-        hardware: {count: 2}
-        train: {gradient_accumulation_steps: 2}
+        hardware: null
     Evidence: PEFT's documentation lists it as a known issue.
     Known problems: FSDP has been made to work.
     """
@@ -100,7 +103,8 @@ def loraplus_reversed(lora: LoraFacts) -> Iterator[Hit]:
     """
     if lora.loraplus_lr_ratio is not None and lora.loraplus_lr_ratio < 1:
         yield Hit(
-            f"A LoRA+ ratio of {lora.loraplus_lr_ratio:g} makes B learn more slowly than A: use 4 to 16, or leave it out.",
+            f"A LoRA+ ratio of {lora.loraplus_lr_ratio:g} makes B learn more slowly than A: use 4 to 16, or leave it "
+            "out.",
             ("lora.loraplus_lr_ratio",),
             (Change("lora.loraplus_lr_ratio", None),),
         )
@@ -122,7 +126,8 @@ def loraplus_ratio_large(lora: LoraFacts) -> Iterator[Hit]:
     """
     if lora.loraplus_lr_ratio is not None and lora.loraplus_lr_ratio > 32:
         yield Hit(
-            f"A LoRA+ ratio of {lora.loraplus_lr_ratio:g} is above what gained anything: use 16 and halve the learning rate.",
+            f"A LoRA+ ratio of {lora.loraplus_lr_ratio:g} is above what gained anything: use 16 and halve the learning "
+            "rate.",
             ("lora.loraplus_lr_ratio",),
             (Change("lora.loraplus_lr_ratio", 16.0),),
         )

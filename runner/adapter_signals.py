@@ -37,7 +37,7 @@ def find_pairs(model: Any) -> tuple[Pair, ...]:
         if a.ndim == b.ndim == 2 and a.shape[0] == b.shape[1]:
             weight = getattr(module.get_base_layer(), "weight", None)
             # A quantised weight is packed bytes: its norm is not that of the matrix.
-            known = weight is not None and weight.is_floating_point()
+            known = weight is not None and weight.is_floating_point() and not hasattr(weight, "quant_state")
             norm = float(torch.linalg.vector_norm(weight, dtype=torch.float32)) if known else None
             pairs.append(Pair(a, b, float(module.scaling["default"]), norm, a.detach().float().clone()))
     return tuple(pairs)

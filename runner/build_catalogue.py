@@ -22,7 +22,10 @@ _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 _ROLES: tuple[tuple[str, str], ...] = (
     (r"lm_head$|embed_out$|output_layer$|predictions\.decoder$|lm_head\.decoder$|^decoder$", "lm_head"),
     (r"predictions\.transform|lm_head\.dense|^head\.|classifier|^score$|vocab_transform|vocab_projector", "head"),
-    (r"projector|connector|merger|embed_vision|embed_audio|img_projection|modality_projection|projection_for", "projector"),
+    (
+        r"projector|connector|merger|embed_vision|embed_audio|img_projection|modality_projection|projection_for",
+        "projector",
+    ),
     (r"_proj_for_|audio_embed\.(up|down)_proj", "projector"),
     (r"audio", "audio"),
     (r"vision|visual|image_embed|patch_embed", "vision"),
@@ -30,7 +33,10 @@ _ROLES: tuple[tuple[str, str], ...] = (
     (r"mlp\.gate\.wg|feed_forward\.gate(\.weight)?$", "router"),
     (r"shared_expert|shared_mlp", "shared_expert"),
     (r"experts|(input|output)_linear\.weight$", "expert"),
-    (r"linear_attn|mamba|mixer\.(in_proj|out_proj|x_proj|dt_proj|conv1d)|\.conv\.|linear_[xy]|conv_1d|linear_out", "mixer"),
+    (
+        r"linear_attn|mamba|mixer\.(in_proj|out_proj|x_proj|dt_proj|conv1d)|\.conv\.|linear_[xy]|conv_1d|linear_out",
+        "mixer",
+    ),
     (r"self_attn|attention\.dense|attn|attention|Attention|temporal_block|mixer\.[qkvo]_proj", "attention"),
     (r"mlp|ffn|feed_forward|fc1|fc2|fc_in|fc_out|DenseReluDense|intermediate|output\.dense|\.h\.", "mlp"),
     (r"mixer\.(up|down)_proj|lin1|lin2|per_layer", "mlp"),
@@ -73,8 +79,8 @@ def modules_on_meta(config: Row) -> Row:
     model_type = config.get("model_type")
     if model_type not in CONFIG_MAPPING_NAMES:
         raise LoraAdviseError(
-            f"The model type {model_type!r} is unknown to transformers {transformers.__version__}, and code that comes with a "
-            "model is never run: use a newer transformers, or name a model of the catalogue with the same layout."
+            f"The model type {model_type!r} is unknown to transformers {transformers.__version__}, and code that comes "
+            "with a model is never run: use a newer transformers, or name a model of the catalogue with the same layout."
         )
     named = [n for n in config.get("architectures") or () if isinstance(n, str) and hasattr(transformers, n)]
     class_name = named[0] if named else _class_for(str(model_type))
@@ -82,7 +88,8 @@ def modules_on_meta(config: Row) -> Row:
         model = build_on_meta(class_name, config)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
         raise LoraAdviseError(
-            f"transformers cannot build {class_name} from this config.json ({error}): give the file saved with the model."
+            f"transformers cannot build {class_name} from this config.json ({error}): "
+            "give the file saved with the model."
         ) from error
     seen = observe(model)
     return {**seen, "config": model.config.to_dict(), "kind": kind_of(class_name, seen["modules"])}
@@ -93,12 +100,15 @@ def _class_for(model_type: str) -> str:
 
     for mapping in (
         auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, auto.MODEL_MAPPING_NAMES,
+        auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        auto.MODEL_MAPPING_NAMES,
     ):  # fmt: skip
         found = mapping.get(model_type)
         if found:
             return str(found if isinstance(found, str) else found[0])
-    raise LoraAdviseError(f"transformers has no language model class for the model type {model_type!r}: name a model of the catalogue.")
+    raise LoraAdviseError(
+        f"transformers has no language model class for the model type {model_type!r}: name a model of the catalogue."
+    )
 
 
 def kind_of(class_name: str, modules: list[Module]) -> str:
@@ -203,11 +213,16 @@ def main() -> int:
 
 
 def write(folder: Path, rows: list[Row]) -> None:
-    """Write the rows, one a line, and the index from every id and alias to its line, total parameters and kind."""
+    """Write the rows, one a line, and the index: every id and alias with line, total parameters, kind and release."""
     lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
-    index = {name: [n, row["total"], row["kind"]] for n, row in enumerate(rows) for name in (row["id"], *row["aliases"])}
+    index = {
+        name: [n, row["total"], row["kind"], row["release"] or ""]
+        for n, row in enumerate(rows) for name in (row["id"], *row["aliases"])
+    }  # fmt: skip
     (folder / "models.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-    (folder / "models_index.json").write_text(json.dumps(index, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
+    (folder / "models_index.json").write_text(
+        json.dumps(index, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def make_job(facts: Facts, out: Path, console: Any, *, resumed: bool, signals: t
     task, data, train = _sections(facts)
     deviations: list[str] = []
     facts = on_these_devices(facts, deviations)
+    _stack(facts, deviations)
     classes = trainer_classes(task.trainer)
     rows = load_rows(data, task, train, deviations)
     effective = settle(facts)
@@ -89,6 +90,15 @@ def _sections(facts: Facts) -> tuple[TaskFacts, DataFacts, TrainFacts]:
             "the plan names no data file (data.path), so there is nothing to train on; name one with --data."
         )
     return facts.task, facts.data, facts.train
+
+
+def _stack(facts: Facts, deviations: list[str]) -> None:
+    if facts.stack is None:
+        return
+    if facts.stack.framework != "trl":
+        deviations.append(f"stack.framework {facts.stack.framework}: this runner trains with TRL and transformers.")
+    if facts.stack.cpu_offload and facts.stack.sharding == "none":
+        deviations.append("stack.cpu_offload: a run on one device does not offload.")
 
 
 def load_rows(

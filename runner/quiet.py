@@ -20,12 +20,16 @@ def quiet_libraries() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in LOUD}
     for name in LOUD:
         logging.getLogger(name).setLevel(logging.ERROR)
+    from huggingface_hub import constants
+
     _bars(shown=False)
+    telemetry, constants.HF_HUB_DISABLE_TELEMETRY = constants.HF_HUB_DISABLE_TELEMETRY, True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = telemetry
         _bars(shown=True)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)

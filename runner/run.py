@@ -135,7 +135,9 @@ def _train(job: Job, out: Path, checkpoint: Path | None) -> Ending:
             if job.watch.problem:
                 return Ending("failed", job.watch.problem, metrics)
             if job.interrupts.asked and state.global_step < state.max_steps:
-                return Ending("interrupted", f"Interrupted after step {state.global_step} of {state.max_steps}.", metrics)
+                return Ending(
+                    "interrupted", f"Interrupted after step {state.global_step} of {state.max_steps}.", metrics
+                )
             _last_evaluation(job)
             return Ending("finished", None, metrics)
     except KeyboardInterrupt:
@@ -185,8 +187,9 @@ def _compare(job: Job) -> tuple[tuple[Any, ...], tuple[float, float, int] | None
     try:
         old = answers.answer(model, tokenizer, asked, adapter=False)
         new = answers.answer(model, tokenizer, asked, adapter=True)
-    except torch.OutOfMemoryError:
-        job.deviations.append("Answers before and after are missing: there was no memory left to generate them.")
+    except (torch.OutOfMemoryError, KeyboardInterrupt) as error:
+        why = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "there was no memory left"
+        job.deviations.append(f"Answers before and after are missing: {why} while they were generated.")
         return (), None
     matches = (answers.exact_matches(asked, old), answers.exact_matches(asked, new), len(asked)) if scored else None
     return answers.samples(asked, old, new), matches

@@ -98,7 +98,8 @@ def test_divergence_is_unstable_and_lowers_the_rate_by_e2() -> None:
     first = found.changes[0]
     assert (first.field, first.current, first.value) == ("train.learning_rate", 2e-3, 3e-4)
     assert "e2-metric" in first.sources
-    assert found.step is not None and 250 <= found.step <= 400
+    assert found.step is not None
+    assert 250 <= found.step <= 400
 
 
 def test_nan_that_the_trainer_prints_as_zero_is_unstable() -> None:
@@ -145,7 +146,8 @@ def test_a_run_that_stopped_while_it_paid_names_the_gain() -> None:
     table = {"loss": curve(lambda x: 2.0 * (x + 0.05) ** -0.4), "epoch_per_step": 1 / 600, "num_train_epochs": 1}
     found = diagnose(None, run_of({**table, "eval_loss": sparse(lambda x: 2.1 * (x + 0.05) ** -0.4)}))
     assert (found.verdict, found.cause) == ("underfit", "stopped_early")
-    assert found.gain_per_doubling is not None and 0.18 < found.gain_per_doubling < 0.28
+    assert found.gain_per_doubling is not None
+    assert 0.18 < found.gain_per_doubling < 0.28
     assert (found.changes[0].field, found.changes[0].value) == ("train.num_train_epochs", 2.0)
     assert f"{found.gain_per_doubling:.0%}" in found.changes[0].because
 
@@ -254,9 +256,7 @@ def test_rules_without_a_run_are_skipped_and_counted() -> None:
 NUMBER = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 12), st.just(0.0))
 ENTRY = st.fixed_dictionaries(
     {"step": st.integers(0, 500)},
-    optional={
-        name: NUMBER for name in ("loss", "eval_loss", "learning_rate", "grad_norm", "mean_token_accuracy", "epoch")
-    },
+    optional=dict.fromkeys(("loss", "eval_loss", "learning_rate", "grad_norm", "mean_token_accuracy", "epoch"), NUMBER),
 )
 
 
@@ -277,15 +277,22 @@ def test_any_log_gets_the_same_verdict_twice_and_never_crashes(
 SHAPES: dict[str, dict[str, Any]] = {
     "healthy": {"loss": curve(decay), "eval_loss": sparse(decay)},
     "unstable": {"loss": curve(lambda x: decay(x) if x < 0.5 else 1.4 * math.exp(3 * (x - 0.5)))},
-    "overfit": {"loss": curve(lambda x: 1.0 + math.exp(-3 * x)), "eval_loss": sparse(lambda x: 1.5 + (x - 0.4) ** 2, evals=10)},
-    "underfit": {"loss": curve(lambda x: 2.0 * (x + 0.05) ** -0.4), "eval_loss": sparse(lambda x: 2.1 * (x + 0.05) ** -0.4)},
-}  # fmt: skip
+    "overfit": {
+        "loss": curve(lambda x: 1.0 + math.exp(-3 * x)),
+        "eval_loss": sparse(lambda x: 1.5 + (x - 0.4) ** 2, evals=10),
+    },
+    "underfit": {
+        "loss": curve(lambda x: 2.0 * (x + 0.05) ** -0.4),
+        "eval_loss": sparse(lambda x: 2.1 * (x + 0.05) ** -0.4),
+    },
+}
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted(SHAPES)), st.floats(0.6, 1.2))
 def test_the_verdict_does_not_depend_on_the_unit_of_the_loss(name: str, unit: float) -> None:
-    """Nats or bits: shapes are judged by ratios. Only levels (below 0.3, above 8) are absolute, and none is crossed here."""
+    """Nats or bits: shapes are judged by ratios. Only levels (below 0.3, above 8) are absolute, and none is crossed
+    here."""
     table = dict(SHAPES[name])
     for column in ("loss", "eval_loss"):
         table[column] = [None if v is None else v * unit for v in table.get(column, [])] or [None]

@@ -1,7 +1,7 @@
 """Agreement with people's labels on real logs.
 
-In-sample: the thresholds were set while looking at logs of these projects. The figures guard against getting worse; they are
-no estimate for unseen logs.
+In-sample: the thresholds were set while looking at logs of these projects. The figures guard against getting worse;
+they are no estimate for unseen logs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 REACHED = {"healthy": 13, "underfit": 5, "overfit": 4, "unstable": 4, "lr_mistake": 2, "suspicious": 3, "too_short": 3}
-"""Scored logs that agree, of 13, 9, 5, 4, 3, 3 and 3. Missed: four underfits that are bound by capacity or have seven points, one
-rate mistake without a logged rate, and one "overfit" from the training loss alone, which we decline to call so."""
+"""Scored logs that agree, of 13, 9, 5, 4, 3, 3 and 3. Missed: four underfits that are bound by capacity or have seven
+points, one rate mistake without a logged rate, and one "overfit" from the training loss alone, which we decline to
+call so."""
 
 
 def agrees(label: str, found: Diagnosis) -> bool:

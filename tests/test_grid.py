@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lora_advise import advise, read_plan, write_plan
-from lora_advise.catalogue import list_models
+from lora_advise.catalogue_list import list_models
 from lora_advise.errors import LoraAdviseError
 from lora_advise.tasks import TASKS
 

@@ -38,7 +38,13 @@ from lora_advise.run_facts import read_run
 pytestmark = pytest.mark.slow
 
 COLOURS = {"boat": "blue", "house": "red", "tree": "green", "stone": "grey", "sun": "yellow", "night": "black"}
-LLAMA = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128}
+LLAMA = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +54,48 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    words = [*"<pad> <eos> <unk> user assistant : what colour is the ? it not good bad".split(),
-             *COLOURS, *COLOURS.values(), *(str(i) for i in range(20))]
+    words = [
+        *[
+            "<pad>",
+            "<eos>",
+            "<unk>",
+            "user",
+            "assistant",
+            ":",
+            "what",
+            "colour",
+            "is",
+            "the",
+            "?",
+            "it",
+            "not",
+            "good",
+            "bad",
+        ],
+        *COLOURS,
+        *COLOURS.values(),
+        *(str(i) for i in range(20)),
+    ]
     raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<eos>"]})
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['role'] + ' : ' + m['content'] + ' ' }}"
-        "{% if m['role'] == 'assistant' %}{{ '<eos>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ 'assistant : ' }}{% endif %}"
+        "{% if m['role'] == 'assistant' %}{{ '<eos>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant : ' }}{% endif %}"
     )
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=128, pad_token_id=0, eos_token_id=1, bos_token_id=None,
-                         tie_word_embeddings=False, initializer_range=0.2, **LLAMA)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=128,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+        tie_word_embeddings=False,
+        initializer_range=0.2,
+        **LLAMA,
+    )
     folder = tmp_path_factory.mktemp("model")
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -78,8 +113,17 @@ def model_facts(folder: Path) -> ModelFacts:
         LinearModule(path=f"model.layers.*.mlp.{n}", d_in=i, d_out=o, count=2, role="mlp") for n, (i, o) in mlp.items()
     ]
     return ModelFacts(
-        name="tiny", path=str(folder), model_type="llama", kind="dense", total_params=80_000, active_params=80_000, head_dim=16,
-        vocab_size=47, tie_word_embeddings=False, modules=tuple(modules), **LLAMA,
+        name="tiny",
+        path=str(folder),
+        model_type="llama",
+        kind="dense",
+        total_params=80_000,
+        active_params=80_000,
+        head_dim=16,
+        vocab_size=47,
+        tie_word_embeddings=False,
+        modules=tuple(modules),
+        **LLAMA,
     )
 
 
@@ -88,10 +132,14 @@ def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     made = []
     for _ in range(count):
         thing = rng.choice(list(COLOURS))
-        made.append({"messages": [
-            {"role": "user", "content": f"what colour is the {thing} ?"},
-            {"role": "assistant", "content": f"it is {COLOURS[thing]}"},
-        ]})
+        made.append(
+            {
+                "messages": [
+                    {"role": "user", "content": f"what colour is the {thing} ?"},
+                    {"role": "assistant", "content": f"it is {COLOURS[thing]}"},
+                ]
+            }
+        )
     return made
 
 
@@ -102,9 +150,21 @@ def write(path: Path, content: list[dict[str, Any]]) -> Path:
 
 def make_plan(model: Path, data: Path, **changes: Any) -> Plan:
     """A plan for the tiny model; ``train``, ``lora``, ``data``, ``task`` and ``quant`` are merged over the defaults."""
-    train = {"learning_rate": 5e-3, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "per_device_eval_batch_size": 16,
-                 "max_length": 64, "max_steps": 20, "warmup_steps": 2, "eval_steps": 10, "eval_share": 0.1, "save_steps": 10, "logging_steps": 5,
-                 "dtype": "float32", "activation_checkpointing": False}
+    train = {
+        "learning_rate": 5e-3,
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1,
+        "per_device_eval_batch_size": 16,
+        "max_length": 64,
+        "max_steps": 20,
+        "warmup_steps": 2,
+        "eval_steps": 10,
+        "eval_share": 0.1,
+        "save_steps": 10,
+        "logging_steps": 5,
+        "dtype": "float32",
+        "activation_checkpointing": False,
+    }
     lora = {"r": 8, "lora_alpha": 16}
     task = {"name": "qa", "family": "sft", "trainer": "sft"}
     about = {"path": str(data), "format": "messages", "examples": 96, "tokens_per_example": 14, "completion_tokens": 4}
@@ -150,8 +210,18 @@ def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any,
     """One LoRA run that several tests look at."""
     folder = tmp_path_factory.mktemp("lora")
     data = write(folder / "train.jsonl", rows(96))
-    plan = make_plan(model, data, train={"max_steps": 60, "eval_steps": 20, "save_steps": 20, "dtype": "bfloat16",
-                                         "optim": "paged_adamw_8bit", "activation_checkpointing": True})
+    plan = make_plan(
+        model,
+        data,
+        train={
+            "max_steps": 60,
+            "eval_steps": 20,
+            "save_steps": 20,
+            "dtype": "bfloat16",
+            "optim": "paged_adamw_8bit",
+            "activation_checkpointing": True,
+        },
+    )
     outcome, said = run(plan, folder / "out")
     return outcome, said, folder / "out"
 
@@ -245,11 +315,17 @@ def test_qlora_on_this_machine(model: Path, tmp_path: Path) -> None:
 
 def test_dpo(model: Path, tmp_path: Path) -> None:
     pairs = [
-        {"prompt": f"what colour is the {t} ?", "chosen": f"it is {c}", "rejected": f"it is not {c}"} for t, c in COLOURS.items()
+        {"prompt": f"what colour is the {t} ?", "chosen": f"it is {c}", "rejected": f"it is not {c}"}
+        for t, c in COLOURS.items()
     ] * 6
     data = write(tmp_path / "train.jsonl", pairs)
-    plan = make_plan(model, data, task={"name": "dpo", "family": "preference", "trainer": "dpo"}, data={"format": "preference"},
-                     train={"max_steps": 12, "beta": 0.1, "learning_rate": 1e-3, "eval_steps": 6})
+    plan = make_plan(
+        model,
+        data,
+        task={"name": "dpo", "family": "preference", "trainer": "dpo"},
+        data={"format": "preference"},
+        train={"max_steps": 12, "beta": 0.1, "learning_rate": 1e-3, "eval_steps": 6},
+    )
     outcome, _ = run(plan, tmp_path / "out")
     losses = [e.loss for e in outcome.run.log if e.loss is not None]
     assert losses[0] == pytest.approx(math.log(2), abs=0.02)
@@ -260,12 +336,18 @@ def test_dpo(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("trainer", ["kto", "orpo", "simpo", "reward"])
 def test_other_preference_trainers(model: Path, tmp_path: Path, trainer: str) -> None:
     pairs = [
-        {"prompt": f"what colour is the {t} ?", "chosen": f"it is {c}", "rejected": f"it is not {c}"} for t, c in COLOURS.items()
+        {"prompt": f"what colour is the {t} ?", "chosen": f"it is {c}", "rejected": f"it is not {c}"}
+        for t, c in COLOURS.items()
     ] * 4
     data = write(tmp_path / "train.jsonl", pairs)
     family = "reward" if trainer == "reward" else "preference"
-    plan = make_plan(model, data, task={"name": trainer, "family": family, "trainer": trainer}, data={"format": "preference"},
-                     train={"max_steps": 4, "eval_steps": 4, "logging_steps": 1, "save_strategy": "no"})
+    plan = make_plan(
+        model,
+        data,
+        task={"name": trainer, "family": family, "trainer": trainer},
+        data={"format": "preference"},
+        train={"max_steps": 4, "eval_steps": 4, "logging_steps": 1, "save_strategy": "no"},
+    )
     outcome, _ = run(plan, tmp_path / "out")
     assert outcome.run.outcome == "finished", outcome.run.message
     assert all(math.isfinite(e.loss) for e in outcome.run.log if e.loss is not None)
@@ -273,11 +355,19 @@ def test_other_preference_trainers(model: Path, tmp_path: Path, trainer: str) ->
 
 
 def test_classification(model: Path, tmp_path: Path) -> None:
-    content = [{"text": f"the {t} is {'good' if i % 2 else 'bad'}", "label": "positive" if i % 2 else "negative"}
-               for i in range(40) for t in COLOURS]
+    content = [
+        {"text": f"the {t} is {'good' if i % 2 else 'bad'}", "label": "positive" if i % 2 else "negative"}
+        for i in range(40)
+        for t in COLOURS
+    ]
     data = write(tmp_path / "train.jsonl", content)
-    plan = make_plan(model, data, task={"name": "cls", "family": "classification", "trainer": "classification"},
-                     data={"format": "classification"}, train={"max_steps": 30, "eval_steps": 15})
+    plan = make_plan(
+        model,
+        data,
+        task={"name": "cls", "family": "classification", "trainer": "classification"},
+        data={"format": "classification"},
+        train={"max_steps": 30, "eval_steps": 15},
+    )
     outcome, _ = run(plan, tmp_path / "out")
     accuracies = [e.extra["eval_accuracy"] for e in outcome.run.log if "eval_accuracy" in e.extra]
     assert accuracies[-1] > 0.95
@@ -287,9 +377,19 @@ def test_classification(model: Path, tmp_path: Path) -> None:
 def test_grpo_learns_from_exact_matches(model: Path, tmp_path: Path) -> None:
     content = [{"prompt": f"what colour is the {t} ?", "answer": c} for t, c in COLOURS.items()] * 2
     data = write(tmp_path / "train.jsonl", content)
-    plan = make_plan(model, data, task={"name": "grpo", "family": "rl", "trainer": "grpo"}, data={"format": "prompt"},
-                     train={"max_steps": 2, "num_generations": 4, "max_completion_length": 4, "logging_steps": 1,
-                            "eval_strategy": "no"})
+    plan = make_plan(
+        model,
+        data,
+        task={"name": "grpo", "family": "rl", "trainer": "grpo"},
+        data={"format": "prompt"},
+        train={
+            "max_steps": 2,
+            "num_generations": 4,
+            "max_completion_length": 4,
+            "logging_steps": 1,
+            "eval_strategy": "no",
+        },
+    )
     outcome, _ = run(plan, tmp_path / "out")
     assert outcome.run.outcome == "finished", outcome.run.message
     assert any("reward" in e.extra for e in outcome.run.log)
@@ -297,8 +397,12 @@ def test_grpo_learns_from_exact_matches(model: Path, tmp_path: Path) -> None:
 
 def test_rates_of_their_own_for_b_and_embeddings(model: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "train.jsonl", rows(32))
-    plan = make_plan(model, data, lora={"modules_to_save": ("embed_tokens",), "loraplus_lr_ratio": 8.0, "use_dora": True, "use_rslora": True},
-                     train={"max_steps": 4, "embedding_learning_rate": 1e-4, "eval_strategy": "no"})
+    plan = make_plan(
+        model,
+        data,
+        lora={"modules_to_save": ("embed_tokens",), "loraplus_lr_ratio": 8.0, "use_dora": True, "use_rslora": True},
+        train={"max_steps": 4, "embedding_learning_rate": 1e-4, "eval_strategy": "no"},
+    )
     outcome, _ = run(plan, tmp_path / "out")
     assert outcome.run.outcome == "finished", outcome.run.message
     saved = weights(tmp_path / "out" / "adapter")
@@ -378,8 +482,18 @@ def test_missing_devices_are_made_up_for_by_accumulation(model: Path, tmp_path: 
 
 def test_a_loss_that_is_no_number_fails_the_run(model: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "train.jsonl", rows(64))
-    plan = make_plan(model, data, train={"learning_rate": 1e30, "max_grad_norm": None, "warmup_steps": 0, "logging_steps": 1,
-                                         "eval_strategy": "no", "optim": "sgd"})
+    plan = make_plan(
+        model,
+        data,
+        train={
+            "learning_rate": 1e30,
+            "max_grad_norm": None,
+            "warmup_steps": 0,
+            "logging_steps": 1,
+            "eval_strategy": "no",
+            "optim": "sgd",
+        },
+    )
     outcome, said = run(plan, tmp_path / "out")
     assert outcome.run.outcome == "failed"
     assert outcome.run.steps_done < 20
@@ -406,7 +520,8 @@ LONG = {"max_steps": 120, "logging_steps": 1, "eval_steps": 60, "save_steps": 60
 
 def test_an_interrupted_run_goes_on_where_it_stopped(model: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "train.jsonl", rows(96))
-    names = {"tests": str(Path(__file__).parent), "model": str(model), "data": str(data), "train": LONG, "out": str(tmp_path / "out")}
+    names = {"tests": str(Path(__file__).parent), "model": str(model), "data": str(data), "train": LONG}
+    names["out"] = str(tmp_path / "out")
     child = subprocess.Popen(
         [sys.executable, "-u", "-c", _SCRIPT.format(resume=False, **names)], stdout=subprocess.PIPE, text=True
     )
@@ -425,7 +540,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model: Path, tmp_path: Path
     assert 5 <= stopped.steps_done < 119
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
     again = subprocess.run(
-        [sys.executable, "-c", _SCRIPT.format(resume=True, **names)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", _SCRIPT.format(resume=True, **names)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert again.returncode in {0, 1}, again.stderr
     assert f"Going on from checkpoint-{stopped.steps_done}" in again.stdout

@@ -1,0 +1,176 @@
+"""How much memory a run needs on one device, whether it fits, and what to change when it does not.
+
+A closed form of about fifteen terms for a named stack (:mod:`lora_advise.memory_stack`). The coefficients come from
+traces of the libraries' code and from storage formats; none is fitted to a measured peak.
+"""
+
+from __future__ import annotations
+
+from lora_advise.adapters import lora_params
+from lora_advise.errors import LoraAdviseError
+from lora_advise.facts import GIB, Facts, HardwareFacts, LoraFacts, Method, QuantFacts, TrainFacts
+from lora_advise.memory_case import Case, case_of, length_of
+from lora_advise.memory_stack import Stack
+from lora_advise.memory_stages import Stage, peak_stage
+from lora_advise.plan import Fit, MemoryEstimate, MemoryPart, MemoryVerdict, WayOut
+
+RESERVED = (1.03, 1.15)
+"""Band of reserved over allocated: a replay of the allocator lands near 3 % above, variable lengths push it to about
+15 % (memory model, sections 0 and 8)."""
+CONTEXT = (GIB // 2, 2 * GIB)
+"""CUDA context and library handles: 0.18 to 2.1 GiB over the measured machines, a constant of each (section 8)."""
+LARGEST_MICRO_BATCH = 64
+"""Beyond this a micro-batch buys no speed that we know of."""
+LONGEST = 1_048_576
+"""Tokens at which the search for the longest sequence stops when the model states no limit."""
+STEP = 256
+"""Tokens to which the longest sequence is rounded down."""
+SHARE = {"mps": 0.75, "cpu": 0.9}
+"""Unified and host memory is shared: Metal's working set is about 3/4 of it; a tenth is left to the system."""
+SOURCES = ("memory-model", "fms-measured", "trl-code", "peft-code", "bnb-code")
+
+
+def estimate(facts: Facts, stack: Stack | None = None) -> MemoryEstimate:
+    """Predicted peak of one training step on one device, with its parts. Needs the model and train sections.
+
+    ``stack`` replaces the branch of the libraries that the facts imply. Raises LoraAdviseError for missing sections.
+    """
+    train = _train(facts)
+    case = case_of(facts, stack)
+    return _estimate(facts, case, peak_stage(case, train.per_device_train_batch_size, length_of(facts, train)))
+
+
+def _estimate(facts: Facts, case: Case, stage: Stage) -> MemoryEstimate:
+    parts = tuple(
+        MemoryPart(name=t.name, label=t.label, bytes=round(t.bytes), note=t.note) for t in stage.terms if round(t.bytes)
+    )
+    allocated = sum(part.bytes for part in parts)
+    model = facts.model
+    checkpoint = 2 * model.total_params if model else 0
+    trained = case.adapters * case.stack.adapter_bytes + case.saved_bytes * case.saved
+    reserved, device = bands(allocated, facts.hardware)
+    return MemoryEstimate(
+        stack=case.stack.name, method=case.method, parts=parts, peak_stage=stage.name, allocated=allocated,
+        reserved=reserved, device=device,
+        adapter_params=lora_params(model, facts.lora) if model and facts.lora else 0,
+        adapter_file=0 if case.method == "full" else trained,
+        # safetensors are mapped: the 16-bit checkpoint passes through host memory once, for all processes together.
+        host_load=checkpoint, sources=SOURCES,
+    )  # fmt: skip
+
+
+def bands(allocated: float, hardware: HardwareFacts | None) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Bands for what torch reserves and for what the driver shows, in bytes."""
+    low, high = int(allocated * RESERVED[0]), int(allocated * RESERVED[1])
+    shared = hardware is not None and hardware.kind in SHARE
+    context = (0, 0) if shared else CONTEXT
+    return (low, high), (low + context[0], high + context[1])
+
+
+def capacity(hardware: HardwareFacts) -> int:
+    """Bytes of one device that the driver could hand out, context included."""
+    return int(hardware.memory_gib * GIB * SHARE.get(hardware.kind, 1.0))
+
+
+def usable_bytes(hardware: HardwareFacts) -> int:
+    """Bytes that the allocator may reserve: the driver's figure less the smallest context, or shared memory's share."""
+    return max(0, capacity(hardware) - (0 if hardware.kind in SHARE else CONTEXT[0]))
+
+
+def fit(facts: Facts) -> Fit:
+    """``fits`` when the top of the device band does, ``does not fit`` when its bottom does not, ``tight`` between.
+
+    Raises LoraAdviseError when model, train or hardware are unknown.
+    """
+    train = _train(facts)
+    return _fit(case_of(facts), _hardware(facts), train.per_device_train_batch_size, length_of(facts, train))
+
+
+def _fit(case: Case, hardware: HardwareFacts, batch: int, length: int) -> Fit:
+    low, high = bands(peak_stage(case, batch, length).bytes, hardware)[1]
+    room = capacity(hardware)
+    return "fits" if high <= room else "tight" if low <= room else "does not fit"
+
+
+def judge(facts: Facts, *, ways_out: bool = True) -> MemoryVerdict:
+    """Does the run fit one of its devices? With the ways out, unless it fits or ``ways_out`` is off."""
+    from lora_advise.memory_ways_out import find
+
+    train, hardware = _train(facts), _hardware(facts)
+    case = case_of(facts)
+    batch, length = train.per_device_train_batch_size, length_of(facts, train)
+    verdict = _fit(case, hardware, batch, length)
+    return MemoryVerdict(
+        method=facts.method, hardware=hardware.name, count=hardware.count, memory_gib=hardware.memory_gib,
+        usable=usable_bytes(hardware), fit=verdict, estimate=_estimate(facts, case, peak_stage(case, batch, length)),
+        micro_batch=_micro_batch(case, hardware, length), longest=_longest(case, hardware, facts),
+        sharding=case.sharding, ways_out=find(facts) if ways_out and verdict != "fits" else (),
+    )  # fmt: skip
+
+
+def largest_micro_batch(facts: Facts) -> int:
+    """Largest power of two up to 64 that fits at the plan's length; 1 where one row is tight, 0 where none fits."""
+    return _micro_batch(case_of(facts), _hardware(facts), length_of(facts, _train(facts)))
+
+
+def _micro_batch(case: Case, hardware: HardwareFacts, length: int) -> int:
+    batch = LARGEST_MICRO_BATCH
+    while batch >= 1:
+        if _fit(case, hardware, batch, length) == "fits":
+            return batch
+        batch //= 2
+    return int(_fit(case, hardware, 1, length) == "tight")
+
+
+def longest_sequence(facts: Facts) -> int:
+    """Longest row in tokens (a multiple of 256) that fits at micro-batch 1, up to the model's limit; 0 for none."""
+    return _longest(case_of(facts), _hardware(facts), facts)
+
+
+def _longest(case: Case, hardware: HardwareFacts, facts: Facts) -> int:
+    stated = facts.model.max_position_embeddings if facts.model else None
+    low, high = 0, max(1, (stated or LONGEST) // STEP)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _fit(case, hardware, 1, middle * STEP) == "fits":
+            low = middle
+        else:
+            high = middle - 1
+    return low * STEP
+
+
+def ways_out(facts: Facts) -> tuple[WayOut, ...]:
+    """Changes that lower the memory, cheapest first; ``enough`` counts every change listed before."""
+    from lora_advise.memory_ways_out import find
+
+    return find(facts)
+
+
+def with_method(facts: Facts, method: Method) -> Facts:
+    """The same run by another method. An adapter of rank 16 on all linear layers stands in where the plan has none."""
+    lora = facts.lora or LoraFacts(r=16, lora_alpha=32)
+    if method == "full":
+        return facts.model_copy(update={"lora": None, "quant": None})
+    return facts.model_copy(update={"lora": lora, "quant": _four_bits(facts) if method == "qlora" else None})
+
+
+def _four_bits(facts: Facts) -> QuantFacts:
+    if facts.quant is not None and facts.quant.load_in_4bit:
+        return facts.quant
+    sharded = facts.stack is not None and facts.stack.sharding in ("fsdp", "zero3")
+    # 4-bit weights are sharded only when they are stored in the dtype of the other parameters (section 11).
+    return QuantFacts(load_in_4bit=True, bnb_4bit_quant_storage="bfloat16" if sharded else "uint8")
+
+
+def _train(facts: Facts) -> TrainFacts:
+    if facts.train is None:
+        raise LoraAdviseError(
+            "Memory cannot be forecast without the facts' train section; give a batch size and a length."
+        )
+    return facts.train
+
+
+def _hardware(facts: Facts) -> HardwareFacts:
+    if facts.hardware is None:
+        raise LoraAdviseError("Whether a run fits cannot be judged without the facts' hardware section; give --gpu.")
+    return facts.hardware

@@ -1,0 +1,39 @@
+"""The output head and the loss: the term that decides most peaks, and that differs most between stacks."""
+
+from __future__ import annotations
+
+from lora_advise.memory_case import Case
+
+TILE = 32_768
+"""Vocabulary entries that TRL 1.16 scores at a time (``_CHUNKED_LOGPROB_CHUNK_SIZE``)."""
+TILE_TOKENS = 4_096
+"""Tokens of one tile (``TOKEN_CHUNK_SIZE`` in ``trl/kernels/chunked_logprob.py``)."""
+TILED_HIDDEN = 8
+"""The tiled head copies the scored hidden states (2 B) and holds their gradient in fp32 (4 B) and in bf16 (2 B)."""
+
+
+def loss_bytes(case: Case, tokens: int) -> float:
+    """Bytes of logits and loss at their peak. ``tokens`` are the sequence positions of the micro-batch.
+
+    TRL scores only positions with a label; the bound takes all positions, as with ``loss_on = all``.
+    """
+    hidden, vocab = case.width.hidden, case.width.vocab
+    kind = case.stack.loss
+    if kind == "none":
+        return 0.0
+    if kind == "tiled":
+        # The gradient of a trained head is accumulated in fp32 before it is cast.
+        tile = 2 * min(tokens, TILE_TOKENS) * min(vocab, TILE)
+        return tile + TILED_HIDDEN * hidden * tokens + 4 * case.head_trained
+    if kind == "liger":
+        # Liger's chunk: tokens over ceil(V / h), rounded up to a power of two (fused_linear_cross_entropy.py).
+        chunks = -(-vocab // hidden)
+        chunk = 1 << (-(-tokens // chunks) - 1).bit_length()
+        return 2 * min(chunk, tokens) * vocab + 2 * hidden * tokens + 2 * case.head_trained
+    return case.stack.logit_bytes * vocab * tokens + 2 * case.head_trained
+
+
+def head_bytes(case: Case, tokens: int) -> float:
+    """Bytes of the final norm and of the gradient behind it: 3 residual widths, 4 under FSDP (section 11)."""
+    factor = 4 if case.sharding == "fsdp" else 3
+    return factor * case.stack.residual_bytes * case.width.hidden * tokens

@@ -1,0 +1,168 @@
+"""What to change when a run does not fit: cheapest first, each with what it saves and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from lora_advise import memory
+from lora_advise.facts import Facts, Method, StackFacts, TrainFacts
+from lora_advise.memory_case import case_of, length_of
+from lora_advise.memory_stages import peak_stage
+from lora_advise.plan import WayOut
+
+SHORTEST = 512
+"""Tokens below which a shorter ``max_length`` is no longer offered."""
+SMALL = 1_500_000_000
+"""Parameters below which 4 bits save next to nothing (evidence, section 5.1)."""
+COUNTS = (2, 4, 8, 16, 32)
+FEWEST = 3
+"""Ways out that are named even when the first is enough: a user may not be free to take it."""
+
+
+class _Step(NamedTuple):
+    change: str
+    costs: str
+    values: dict[str, Any]
+
+
+def find(facts: Facts) -> tuple[WayOut, ...]:
+    """Changes that lower the memory, cheapest first, applied one upon the other until the run fits.
+
+    A change that saves nothing on top of those before it is left out. Raises LoraAdviseError without hardware.
+    """
+    found: list[WayOut] = []
+    current = facts
+    for options in _steps(facts):
+        step = next((s for s in options if memory.fit(apply(current, s.values)) == "fits"), options[-1])
+        changed = apply(current, step.values)
+        saves = _peak(current) - _peak(changed)
+        if saves <= 0:
+            continue
+        current = changed
+        enough = memory.fit(current) == "fits"
+        found.append(WayOut(change=step.change, saves=saves, costs=step.costs, enough=enough, values=step.values))
+        if enough and len(found) >= FEWEST:
+            return tuple(found)
+    return (*found, _smaller_model(current))
+
+
+def apply(facts: Facts, values: dict[str, Any]) -> Facts:
+    """The facts with these field paths set; a path without a dot replaces a whole section."""
+    updates: dict[str, Any] = {}
+    for path, value in values.items():
+        section, _, field = path.partition(".")
+        if not field:
+            updates[section] = value
+            continue
+        old = updates.get(section, getattr(facts, section))
+        if old is None and section == "stack":
+            old = StackFacts()
+        if old is not None:
+            updates[section] = old.model_copy(update={field: value})
+    return facts.model_copy(update=updates)
+
+
+def _peak(facts: Facts) -> int:
+    if facts.train is None:
+        return 0
+    batch = facts.train.per_device_train_batch_size
+    return round(peak_stage(case_of(facts), batch, length_of(facts, facts.train)).bytes)
+
+
+def _steps(facts: Facts) -> Iterator[tuple[_Step, ...]]:
+    """The changes in order. Of one with several degrees the mildest that is enough is taken, else the last."""
+    train = facts.train
+    if train is None:
+        return
+    for step in (*_same_result(train), *_other_precision(facts, train)):
+        yield (step,)
+    for degrees in (_shorter(length_of(facts, train)), _more_devices(facts)):
+        if degrees:
+            yield degrees
+
+
+def _shorter(length: int) -> tuple[_Step, ...]:
+    powers = [1 << n for n in range(SHORTEST.bit_length() - 1, 22) if 1 << n < length]
+    costs = "longer examples are cut or dropped"
+    return tuple(_Step(f"max_length {n:,}", costs, {"train.max_length": n}) for n in reversed(powers))
+
+
+def _same_result(train: TrainFacts) -> Iterator[_Step]:
+    """Changes after which the run computes the same, in another order or with other kernels."""
+    batch = train.per_device_train_batch_size
+    if batch > 1:
+        accumulation = train.gradient_accumulation_steps * batch
+        yield _Step(
+            f"micro-batch 1 with {accumulation} accumulation steps",
+            "speed only: the effective batch stays the same",
+            {"train.per_device_train_batch_size": 1, "train.gradient_accumulation_steps": accumulation},
+        )
+    if not train.activation_checkpointing:
+        yield _Step(
+            "activation checkpointing on", "about a third more compute", {"train.activation_checkpointing": True}
+        )
+    if train.attn_implementation == "eager":
+        yield _Step(
+            "fused attention (sdpa)", "nothing, where the model supports it", {"train.attn_implementation": "sdpa"}
+        )
+    elif train.attn_implementation == "sdpa":
+        yield _Step("FlashAttention 2: no mask", "a package to install, on Ampere or newer",
+                    {"train.attn_implementation": "flash_attention_2"})  # fmt: skip
+    if not train.use_liger_kernel:
+        yield _Step("fused loss (Liger kernel)", "a package to install", {"train.use_liger_kernel": True})
+
+
+def _other_precision(facts: Facts, train: TrainFacts) -> Iterator[_Step]:
+    """Changes of what is trained, and of the bits that it is kept in."""
+    model = facts.model
+    if facts.method == "full":
+        yield _Step("LoRA instead of full fine-tuning", "capacity for very large data sets", _values(facts, "lora"))
+    if "8bit" not in train.optim:
+        yield _Step("paged 8-bit AdamW", "a little precision in the moments; states spill to host memory",
+                    {"train.optim": "paged_adamw_8bit"})  # fmt: skip
+    if model is None or facts.method == "qlora" or model.kind == "encoder" or model.total_params <= SMALL:
+        return
+    if not model.model_type.startswith("qwen3_5"):
+        # Trainers of that hybrid family advise against 4 bits (evidence, section 5.1, point 6).
+        yield _Step("QLoRA: the base in 4 bits", "39 to 50 % more time and a small loss", _values(facts, "qlora"))
+
+
+def _values(facts: Facts, method: Method) -> dict[str, Any]:
+    changed = memory.with_method(facts, method)
+    adapter: dict[str, Any] = {"lora": changed.lora} if facts.lora is None else {}
+    return {**adapter, "quant": changed.quant}
+
+
+def _more_devices(facts: Facts) -> tuple[_Step, ...]:
+    hardware = facts.hardware
+    if hardware is None or hardware.kind in memory.SHARE:
+        return ()
+    sharded = facts.stack is not None and facts.stack.sharding in ("fsdp", "zero3")
+    costs = "more devices, and traffic between them at every layer"
+    return tuple(
+        _Step(
+            f"shard over {count} GPUs (FSDP)",
+            costs,
+            {"stack.sharding": "fsdp", "hardware.count": count, "quant.bnb_4bit_quant_storage": "bfloat16"},
+        )
+        for count in COUNTS
+        if count > hardware.count or (count == hardware.count and not sharded)
+    )
+
+
+def _smaller_model(facts: Facts) -> WayOut:
+    """The size at which the run would fit after everything else, by proportion."""
+    costs = "quality of the base; the size is taken in proportion, judge the model itself"
+    if facts.model is None or facts.hardware is None:
+        return WayOut(change="a smaller model", saves=0, costs=costs, enough=False)
+    peak = _peak(facts)
+    context = memory.bands(0, facts.hardware)[1][1]
+    room = max(0.0, (memory.capacity(facts.hardware) - context) / memory.RESERVED[1])
+    share = min(0.5, room / max(1, peak))
+    size = facts.model.total_params * share
+    shown = f"{size / 1e9:.2g}B" if size >= 1e8 else "0.1B"
+    return WayOut(
+        change=f"a model of at most about {shown} parameters", saves=round(peak * (1 - share)), costs=costs,
+        enough=room > 0 and size >= 1e8,
+    )  # fmt: skip

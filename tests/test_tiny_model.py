@@ -1,0 +1,212 @@
+"""The built-in tiny model and its sample data: small, real, reproducible, and able to learn the sample's skill."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from lora_advise.errors import LoraAdviseError
+from lora_advise.runner import builtin
+from lora_advise.runner.builtin import builtin_data_paths, builtin_model_path
+from lora_advise.runner.tiny_text import ATTRIBUTES, HELD_OUT_THINGS, documents, write_sample
+
+SEED = 20
+MEGABYTES_3 = 3_000_000
+
+
+def rows(path: Path) -> list[list[dict[str, str]]]:
+    return [json.loads(line)["messages"] for line in path.read_text("utf-8").splitlines()]
+
+
+def read_record(text: str):
+    """Attribute, thing and value of an answer such as ``item: boat; colour: blue``."""
+    thing, rest = text.removeprefix("item: ").split("; ")
+    name, value = rest.split(": ")
+    return next(attribute for attribute in ATTRIBUTES if attribute.name == name), thing, value
+
+
+def need_torch() -> None:
+    pytest.importorskip("torch", reason="the [run] extra is not installed")
+    pytest.importorskip("transformers", reason="the [run] extra is not installed")
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """The real loaders on the real folder."""
+    need_torch()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = str(builtin_model_path())
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval(), tokenizer
+
+
+def answers(model, tokenizer, conversations):
+    import torch
+
+    tokenizer.padding_side = "left"
+    prompts = [turns[:-1] for turns in conversations]
+    given = tokenizer.apply_chat_template(
+        prompts, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+    )
+    with torch.no_grad():
+        made = model.generate(**given, max_new_tokens=20, do_sample=False)
+    tokenizer.padding_side = "right"
+    return tokenizer.batch_decode(made[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def share_right(model, tokenizer, conversations) -> float:
+    found = answers(model, tokenizer, conversations)
+    return sum(a == turns[-1]["content"] for a, turns in zip(found, conversations, strict=True)) / len(found)
+
+
+def mean_loss(model, tokenizer, texts) -> float:
+    import torch
+
+    total = count = 0.0
+    for text in texts:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            total += model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        count += ids.shape[1] - 1
+    return total / count
+
+
+def test_model_and_data_fit_in_three_megabytes() -> None:
+    folders = (builtin_model_path(), builtin_data_paths()[0].parent)
+    assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) <= MEGABYTES_3
+
+
+def test_finding_the_paths_imports_no_torch() -> None:
+    code = (
+        "import sys; from lora_advise.runner.builtin import builtin_model_path as m, builtin_data_paths as d; m(); d();"
+        "print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_missing_folder_is_one_sentence(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(builtin, "TINY", tmp_path)
+    with pytest.raises(LoraAdviseError, match=r"lacks .*model\.safetensors.*--model"):
+        builtin_model_path()
+
+
+def test_the_same_seed_gives_the_same_text() -> None:
+    assert list(islice(documents(3), 200)) == list(islice(documents(3), 200))
+    assert list(islice(documents(3), 200)) != list(islice(documents(4), 200))
+
+
+def test_the_sample_files_are_what_the_script_writes(tmp_path) -> None:
+    write_sample(tmp_path, SEED)
+    for path in builtin_data_paths():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_held_out_rows_do_not_overlap_with_training_rows() -> None:
+    train, held_out = (rows(path) for path in builtin_data_paths())
+    assert (len(train), len(held_out)) == (480, 64)
+    prompts = [turns[0]["content"] for turns in train + held_out]
+    assert len(set(prompts)) == len(prompts)
+    assert not any(f"item: {thing};" in turns[-1]["content"] for turns in train for thing in HELD_OUT_THINGS)
+    assert all(any(f"item: {thing};" in turns[-1]["content"] for thing in HELD_OUT_THINGS) for turns in held_out)
+
+
+@pytest.mark.parametrize("path", [0, 1], ids=["train", "eval"])
+def test_every_answer_is_told_by_its_own_prompt(path) -> None:
+    for turns in rows(builtin_data_paths()[path]):
+        attribute, thing, value = read_record(turns[-1]["content"])
+        assert attribute.statement.format(thing=thing, value=value) in turns[0]["content"]
+        assert turns[0]["content"].endswith(attribute.question.format(thing=thing))
+
+
+def test_the_skill_of_the_sample_is_absent_from_the_pretraining_text() -> None:
+    assert not any("item:" in text for text in islice(documents(SEED + 1), 3_000))
+
+
+def test_about_a_million_parameters_and_knowledge_of_its_world(loaded) -> None:
+    model, tokenizer = loaded
+    assert 500_000 <= model.num_parameters() <= 1_500_000
+    loss = mean_loss(model, tokenizer, islice(documents(987_654), 40))
+    chance = math.log(len(tokenizer))
+    assert loss < chance / 3, (loss, chance)
+
+
+def test_the_base_answers_in_sentences_and_not_in_records(loaded) -> None:
+    model, tokenizer = loaded
+    held_out = rows(builtin_data_paths()[1])
+    assert share_right(model, tokenizer, held_out) == 0.0
+    plain = []
+    for turns in held_out:
+        attribute, thing, value = read_record(turns[-1]["content"])
+        plain.append([turns[0], {"role": "assistant", "content": attribute.statement.format(thing=thing, value=value)}])
+    assert share_right(model, tokenizer, plain) >= 0.8
+
+
+def test_the_template_marks_the_answer_and_its_end(loaded) -> None:
+    _, tokenizer = loaded
+    turns = rows(builtin_data_paths()[0])[0]
+    made = tokenizer.apply_chat_template(turns, return_dict=True, return_assistant_tokens_mask=True)
+    marked = [i for i, on in zip(made["input_ids"], made["assistant_masks"], strict=True) if on]
+    assert tokenizer.decode(marked) == turns[-1]["content"] + tokenizer.eos_token
+    prompt = tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert made["input_ids"][: len(prompt)] == prompt
+
+
+@pytest.mark.slow
+def test_twenty_steps_of_pretraining_teach_something_and_load_again(tmp_path) -> None:
+    need_torch()
+    from lora_advise.runner.tiny_model import build
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    seen: list[float] = []
+    last = build(tmp_path, steps=20, report=lambda _, loss: seen.append(loss))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tiny")
+    assert last < seen[0] - 0.5
+    assert seen[0] == pytest.approx(math.log(len(tokenizer)), abs=0.5)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny")
+    assert mean_loss(model, tokenizer, islice(documents(5), 5)) < seen[0]
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        assert (tmp_path / "tiny" / name).read_bytes() == (builtin_model_path() / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_lora_learns_the_skill_and_plain_peft_loads_it(loaded, tmp_path) -> None:
+    peft = pytest.importorskip("peft", reason="the [run] extra is not installed")
+    trl = pytest.importorskip("trl", reason="the [run] extra is not installed")
+    datasets = pytest.importorskip("datasets", reason="the [run] extra is not installed")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    _, tokenizer = loaded
+    train, held_out = (rows(path) for path in builtin_data_paths())
+
+    def base():
+        return AutoModelForCausalLM.from_pretrained(str(builtin_model_path()), dtype=torch.float32)
+
+    trainer = trl.SFTTrainer(
+        model=base(),
+        processing_class=tokenizer,
+        train_dataset=datasets.Dataset.from_list([{"messages": turns} for turns in train]),
+        eval_dataset=datasets.Dataset.from_list([{"messages": turns} for turns in held_out]),
+        peft_config=peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+        args=trl.SFTConfig(
+            output_dir=str(tmp_path), num_train_epochs=3, per_device_train_batch_size=8, learning_rate=3e-4,
+            lr_scheduler_type="cosine", warmup_steps=5, max_length=128, assistant_only_loss=True, bf16=False, use_cpu=True,
+            gradient_checkpointing=False, save_strategy="no", report_to=[], disable_tqdm=True, seed=0,
+        ),
+    )  # fmt: skip
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before / 3
+    trainer.save_model(str(tmp_path / "adapter"))
+    model = peft.PeftModel.from_pretrained(base(), str(tmp_path / "adapter")).eval()
+    assert share_right(model, tokenizer, held_out) >= 0.8
+    with model.disable_adapter():
+        assert share_right(model, tokenizer, held_out) == 0.0
