@@ -25,7 +25,7 @@ _EXPERT_NAMES = {
         "gate": "gate.weight", "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj"
     },
 }  # fmt: skip
-"""Names of transformers 4 and the parameters of transformers 5 that PEFT makes of them (``_MOE_TARGET_MODULE_MAPPING``)."""
+"""Names of transformers 4, and the parameters that PEFT makes of them (``_MOE_TARGET_MODULE_MAPPING``)."""
 
 _CONVERTED = {
     "mixtral": ("mixtral", "minimax", "minimax_m2"),

@@ -65,7 +65,7 @@ class UnfitRowError(Exception):
 
 
 def estimate_tokens(text: str) -> float:
-    """Tokens of a text by its characters: about 4 per token in ASCII, 1.5 in CJK, 2.5 elsewhere (source token-estimate)."""
+    """Tokens of a text by its characters: 4 per token in ASCII, 1.5 in CJK, 2.5 elsewhere (source token-estimate)."""
     if text.isascii():
         return len(text) / LATIN_CHARACTERS
     ascii_characters = len(text.encode("ascii", "ignore"))
@@ -77,7 +77,7 @@ def estimate_tokens(text: str) -> float:
     )
 
 
-def detect(row: Row, task: str) -> Format | None:
+def detect(row: Row, task: str) -> Format | None:  # noqa: PLR0911 - a decision list reads best as one
     """The format of a row by its field names; the task decides between a label to learn and a mark of approval."""
     names = set(row)
     if {"chosen", "rejected"} <= names:
@@ -222,6 +222,7 @@ def _prompt(row: Row) -> Example | None:
 
 
 _READERS: dict[Format, Callable[[Row], Example | None]] = {
-    "messages": _chat, "sharegpt": _chat, "alpaca": _alpaca, "prompt-completion": lambda row: _pair(row, 2), "text": _text,
+    "messages": _chat, "sharegpt": _chat, "alpaca": _alpaca, "prompt-completion": lambda row: _pair(row, 2),
+    "text": _text,
     "preference": _preference, "unpaired-preference": _unpaired, "classification": _classification, "prompt": _prompt,
 }  # fmt: skip

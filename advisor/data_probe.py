@@ -1,4 +1,4 @@
-"""Looks at a training file: format, number of examples, lengths, duplicates, labels. Tokens are estimated from characters."""
+"""Looks at a training file: format, number of examples, lengths in estimated tokens, duplicates, labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from array import array
 from dataclasses import dataclass, field
 from math import ceil
 
-from lora_advise.data_format import Example, Format, UnfitRowError, Row, detect, example
+from lora_advise.data_format import Example, Format, Row, UnfitRowError, detect, example
 from lora_advise.data_reader import read_rows, shown
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import DataFacts
@@ -44,8 +44,8 @@ class _Tally:
 def probe_data(path: str, eval_path: str | None, task: str) -> DataFacts:
     """What is known of the data after one pass over the file; ``examples`` counts the rows that can be trained on.
 
-    Tokens are estimated by script (source token-estimate); the 99th percentile and the maximum are of whole sequences. Raises
-    LoraAdviseError with file and line for what cannot be read, and where the evaluation file has another format.
+    Tokens are estimated by script (source token-estimate); the 99th percentile and the maximum are of whole sequences.
+    Raises LoraAdviseError with file and line for what cannot be read, and where the evaluation file has another format.
     """
     found: Format | None = None
     tally = _Tally()
@@ -91,5 +91,6 @@ def _check_evaluation(eval_path: str, task: str, path: str, found: Format | None
     other = _format(eval_path, place, row, task)
     if other != found:
         raise LoraAdviseError(
-            f"{shown(eval_path)}: holds {other} data, and {shown(path)} {found} data; evaluate on the format that is trained."
+            f"{shown(eval_path)}: holds {other} data, and {shown(path)} {found} data; "
+            "evaluate on the format that is trained."
         )

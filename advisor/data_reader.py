@@ -1,4 +1,4 @@
-"""Streams the rows of a data file: JSON lines, a JSON list, CSV, TSV, parquet, plain text. Nothing in it is ever executed."""
+"""Streams the rows of a data file: JSON lines, a JSON list, CSV, TSV, parquet, plain text. Nothing is ever executed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def shown(text: object, limit: int = 80) -> str:
 
 
 def read_rows(path: str) -> Iterator[tuple[str, Row]]:
-    """Every row with its place (``line 7`` or ``row 7``). Raises LoraAdviseError with file and place for whatever cannot be read."""
+    """Every row with its place, ``line 7`` or ``row 7``.
+
+    Raises LoraAdviseError with file and place for whatever cannot be read.
+    """
     file = _checked(path)
     reader = {
         ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json_list, ".csv": _table, ".tsv": _table,
@@ -42,8 +45,8 @@ def read_rows(path: str) -> Iterator[tuple[str, Row]]:
         for number, row in enumerate(reader(file), 1):
             if number > MAX_ROWS:
                 raise LoraAdviseError(
-                    f"{shown(path)}: has more than the {MAX_ROWS:,} rows that are read; split it, or describe it by --examples "
-                    "and --tokens-per-example instead of --data."
+                    f"{shown(path)}: has more than the {MAX_ROWS:,} rows that are read; split it, or "
+                    "describe it by --examples and --tokens-per-example instead of --data."
                 )
             yield row
     except OSError as error:
@@ -66,8 +69,8 @@ def _checked(path: str) -> Path:
         raise LoraAdviseError(f"{shown(path)}: cannot be opened ({shown(error)}).") from error
     if size > MAX_BYTES:
         raise LoraAdviseError(
-            f"{shown(path)}: {size / 2**30:.1f} GiB is more than the {MAX_BYTES // 2**30} GiB that are read; split it, or describe it "
-            "by --examples and --tokens-per-example instead of --data."
+            f"{shown(path)}: {size / 2**30:.1f} GiB is more than the {MAX_BYTES // 2**30} GiB that are read; "
+            "split it, or describe it by --examples and --tokens-per-example instead of --data."
         )
     if size == 0:
         raise LoraAdviseError(f"{shown(path)}: is empty.")
@@ -82,7 +85,8 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             number += 1
             if len(raw) > MAX_ROW_BYTES:
                 raise LoraAdviseError(
-                    f"{shown(file)}, line {number}: is longer than {MAX_ROW_BYTES // 2**20} MiB; one line holds one example."
+                    f"{shown(file)}, line {number}: is longer than {MAX_ROW_BYTES // 2**20} MiB; "
+                    "one line holds one example."
                 )
             yield number, _decoded(file, number, raw)
 

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 
 from lora_advise.draft import Draft
 from lora_advise.facts import Facts, HardwareFacts, LoraFacts, Method, QuantFacts, StackFacts, TrainFacts
+from lora_advise.plan import Fit
 
 SMALL = 1.5
 """Billions of parameters up to which 4 bits save nothing at equal micro-batch (litgpt-measured)."""
+
+
+HEADROOM = 0.92
+"""Share of a device that the top of the forecast may take before a method counts as tight: lengths vary (memory-model)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +106,10 @@ def decide_method(draft: Draft) -> tuple[Candidate, int]:
     from lora_advise import memory
 
     forced = draft.overrides.get("method")
-    best: tuple[Candidate, str] | None = None
+    best: tuple[Candidate, Fit] | None = None
     rank = {"fits": 0, "tight": 1, "does not fit": 2}
     for candidate in candidates(draft, forced):
-        fit = memory.fit(assemble(draft, candidate))
+        fit = comfort(assemble(draft, candidate))
         if best is None or rank[fit] < rank[best[1]]:
             best = (candidate, fit)
         if fit == "fits":
@@ -121,6 +126,16 @@ def decide_method(draft: Draft) -> tuple[Candidate, int]:
     facts = assemble(draft, candidate)
     micro = memory.largest_micro_batch(facts) if fit != "does not fit" else 1
     return candidate, max(1, micro)
+
+
+def comfort(facts: Facts) -> Fit:
+    """Like the verdict on memory, but tight already when the top of the forecast leaves less than 8 % of the device."""
+    from lora_advise import memory
+
+    fit = memory.fit(facts)
+    if fit != "fits" or facts.hardware is None:
+        return fit
+    return "fits" if memory.estimate(facts).device[1] <= HEADROOM * memory.capacity(facts.hardware) else "tight"
 
 
 def candidates(draft: Draft, forced: str | None) -> list[Candidate]:

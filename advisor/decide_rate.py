@@ -24,7 +24,7 @@ def decide_rate(draft: Draft, lora: LoraFacts | None, method: Method, steps: int
         conversion = sqrt(REFERENCE_ALPHA / lora.alpha_eff)
         factor, factors = _factors(draft, lora, method, steps)
         rate = task.rate * conversion * factor
-        low, high = (bound * conversion for bound in task.rate_range)
+        low, high = (bound * conversion * factor for bound in task.rate_range)
         because = (
             f"{format_lr(task.rate)} at alpha 32 for {task.label.lower()}"
             + (f", times sqrt(32/{lora.alpha_eff:g})" if abs(conversion - 1) > 1e-9 else "")
@@ -73,7 +73,10 @@ def _factors(draft: Draft, lora: LoraFacts, method: Method, steps: int) -> tuple
 
 def decide_embedding_rate(draft: Draft, rate: float) -> None:
     """Embeddings trained in full take a tenth of the adapter's rate."""
-    if not any("embed" in name or name in ("lm_head", "wte", "word_embeddings") for name in draft.values["lora.modules_to_save"]):
+    if not any(
+        "embed" in name or name in ("lm_head", "wte", "word_embeddings")
+        for name in draft.values["lora.modules_to_save"]
+    ):
         draft.values["train.embedding_learning_rate"] = draft.overrides.get("train.embedding_learning_rate")
         return
     draft.decide(

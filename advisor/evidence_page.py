@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_advise.guides import contradictions, guide_of, statements
+from lora_advise.guide_statements import contradictions, guide_of, statements
 from lora_advise.sources import Source, registry
 
 _INTRO = """\
 # Evidence
 
-<!-- Written by `python -m lora_advise.evidence_page > docs/evidence.md`; edit advisor/data/sources.json and guides.json. -->
+<!-- Written by `python -m lora_advise.evidence_page > docs/evidence.md` from advisor/data. -->
 
-Every number that lora-advise shows cites one of the sources below by its id. What a source says is given in our words. *Read*
-tells how far we went: **full** is the primary text, code or data; **part** is some sections of it; **summary** is an abstract or
-somebody else's account, and weighs less."""
+Every number that lora-advise shows cites one of the sources below by its id. What a source says is given in our words.
+*Read* tells how far we went: **full** is the primary text, code or data; **part** is some sections of it; **summary**
+is an abstract or somebody else's account, and weighs less."""
 
 _KINDS = {
-    "measured": "Measured by others", "paper": "Papers", "code": "Source code and recipes", "vendor": "Vendors' guides and data",
-    "own": "Measured or derived here", "arithmetic": "Arithmetic", "convention": "Conventions", "seed": "The three guides",
+    "measured": "Measured by others", "paper": "Papers", "code": "Source code and recipes",
+    "vendor": "Vendors' guides and data", "own": "Measured or derived here", "arithmetic": "Arithmetic",
+    "convention": "Conventions", "seed": "The three guides",
 }  # fmt: skip
 
 _CONTRADICTIONS = """\
@@ -32,9 +33,9 @@ Both sides are kept; the last column says what we do.
 _GUIDES = """\
 ## Every statement of the three guides
 
-Three guides in Chinese were the starting point. Each of their statements is judged once: *agree*, *refine* (right in part),
-*disagree*, or *unsupported* (nothing shows it, or it is ascribed to a paper that does not say it). `--compare-guides` reads the
-same statements for one plan."""
+Three guides in Chinese were the starting point. Each of their statements is judged once: *agree*, *refine* (right in
+part), *disagree*, or *unsupported* (nothing shows it, or it is ascribed to a paper that does not say it).
+`--compare-guides` reads the same statements for one plan."""
 
 
 def page() -> str:
@@ -48,7 +49,7 @@ def _cell(text: str) -> str:
 
 
 def _cited(ids: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(f"[{id}](#{anchor(id)})" for id in ids)
+    return ", ".join(f"[{name}](#{anchor(name)})" for name in ids)
 
 
 def anchor(id: str) -> str:
@@ -70,15 +71,15 @@ def _source_row(source: Source) -> str:
 
 
 def _contradictions() -> str:
+    parts = ("topic", "one", "other", "reading")
     rows = (
-        f"| {_cell(row['topic'])} | {_cell(row['one'])} | {_cell(row['other'])} | {_cell(row['reading'])} | {_cited(row['sources'])} |"
-        for row in contradictions()
+        f"| {' | '.join(_cell(row[part]) for part in parts)} | {_cited(row['sources'])} |" for row in contradictions()
     )
     return "\n".join([_CONTRADICTIONS, *rows])
 
 
 def _guides() -> Iterator[str]:
-    names = dict.fromkeys(guide_of(id) for id in statements())
+    names = dict.fromkeys(guide_of(number) for number in statements())
     for name in names:
         rows = [row for row in statements().values() if guide_of(row.id) == name]
         counts = ", ".join(
@@ -87,7 +88,8 @@ def _guides() -> Iterator[str]:
         lines = [f"### {name[0].upper()}{name[1:]}", "", f"{len(rows)} statements: {counts}.", ""]
         lines += ["| # | concerns | the guide says | verdict | because | sources |", "|---|---|---|---|---|---|"]
         lines += [
-            f"| {row.id} | `{row.topic}` | {_cell(row.says)} | {row.verdict} | {_cell(row.reason)} | {_cited(row.sources)} |"
+            f"| {row.id} | `{row.topic}` | {_cell(row.says)} | {row.verdict} | {_cell(row.reason)} "
+            f"| {_cited(row.sources)} |"
             for row in rows
         ]
         yield "\n".join(lines)

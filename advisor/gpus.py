@@ -1,7 +1,7 @@
 """Which GPU is meant: names, sizes and counts as people write them, and what is known of each card.
 
-The table holds 146 devices (source gpu-datasheets; every card lists its own sources in ``data/gpus.json``). Memory is what
-the driver reports where that was found, else the size on the box.
+The table holds 146 devices (source gpu-datasheets; every card lists its own sources in ``data/gpus.json``). Memory is
+what the driver reports where that was found, else the size on the box.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Kind = Literal["cuda", "rocm", "xpu", "mps", "hpu", "npu", "cpu"]
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One row of the table. Memory in GB as sold and in MiB as reported; bandwidth in GB/s; dense bf16 rate in TFLOP/s."""
+    """One row of the table. Memory in GB as sold and MiB as reported; bandwidth in GB/s; dense bf16 rate in TFLOP/s."""
 
     name: str
     aliases: tuple[str, ...]
@@ -109,8 +109,10 @@ def list_gpus() -> tuple[tuple[str, ...], ...]:
     """Name, GiB, compute capability, bf16, fp8, GB/s and dense bf16 TFLOP/s of every card, as text."""
     return tuple(
         (
-            card.name, f"{card.memory_gib:.1f}", card.capability or "-", "yes" if card.bf16 else "no", "yes" if card.fp8 else "no",
-            f"{card.bandwidth_gb_s:g}" if card.bandwidth_gb_s else "-", f"{card.bf16_tflops:g}" if card.bf16_tflops else "-",
+            card.name, f"{card.memory_gib:.1f}", card.capability or "-",
+            "yes" if card.bf16 else "no", "yes" if card.fp8 else "no",
+            f"{card.bandwidth_gb_s:g}" if card.bandwidth_gb_s else "-",
+            f"{card.bf16_tflops:g}" if card.bf16_tflops else "-",
         )
         for card in cards()
     )  # fmt: skip
@@ -119,7 +121,8 @@ def list_gpus() -> tuple[tuple[str, ...], ...]:
 def card_of_size(gb: float) -> HardwareFacts:
     """A card of which only the size is known: nothing is assumed of its capabilities.
 
-    GB as sold are taken as GiB, except where every card of that size reports less (141 GB are 140.4 GiB; source gpu-datasheets).
+    GB as sold are taken as GiB, except where every card of that size reports less (141 GB are 140.4 GiB; source
+    gpu-datasheets).
     """
     if not 1 <= gb <= 1024:
         raise LoraAdviseError(
@@ -132,8 +135,8 @@ def card_of_size(gb: float) -> HardwareFacts:
 def resolve_hardware(gpu: str | None, gpus: str | None) -> HardwareFacts | None:
     """The devices that ``--gpu`` and ``--gpus`` name together; None when neither is given.
 
-    ``gpu`` is a name or a size, with or without a count; ``gpus`` a count, or count and name. A count alone is taken of the
-    GPUs of this machine. Raises LoraAdviseError for unknown names, and where the two contradict each other.
+    ``gpu`` is a name or a size, with or without a count; ``gpus`` a count, or count and name. A count alone is taken of
+    the GPUs of this machine. Raises LoraAdviseError for unknown names, and where the two contradict each other.
     """
     first, second = _split("--gpu", gpu), _split("--gpus", gpus)
     if first is None and second is None:
@@ -178,7 +181,8 @@ def _split(flag: str, text: str | None) -> tuple[int | None, str | None] | None:
         return None, words
     if words.isdecimal():
         raise LoraAdviseError(
-            f"{flag} {_shown(words)}: write {_shown(words)}GB for a memory size, --gpus {_shown(words)} for a number of devices."
+            f"{flag} {_shown(words)}: write {_shown(words)}GB for a memory size, "
+            f"--gpus {_shown(words)} for a number of devices."
         )
     for pattern, count, name in ((_COUNT_FIRST, 1, 2), (_COUNT_LAST, 2, 1), (_COUNT_SPACE, 1, 2)):
         match = pattern.fullmatch(words)
@@ -246,8 +250,8 @@ def _by_key() -> dict[str, Card]:
 def find_card(name: str) -> Card | None:
     """The card of that name or alias, loosely spelled; None when none fits, or several that no alias decides.
 
-    An alias decides where a name fits several cards (``A100`` is the A100 SXM4 80GB); a size after the name chooses among its
-    variants, SXM before PCIe. Apple chips without a size count as the smallest one sold.
+    An alias decides where a name fits several cards (``A100`` is the A100 SXM4 80GB); a size after the name chooses
+    among its variants, SXM before PCIe. Apple chips without a size count as the smallest one sold.
     """
     found, words = _by_key().get(_key(name)), _words(name)
     size = next((int(word[:-2]) for word in words if re.fullmatch(r"\d{1,4}gb", word)), None)

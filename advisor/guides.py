@@ -1,21 +1,18 @@
 """What three popular guides would set for a plan, beside what the plan has, and why the two differ.
 
-Statements, general verdicts and reasons lie in ``data/guides.json``; docs/evidence.md lists them all. Here each statement is
-read for one concrete plan: it agrees when the plan's value lies in the guide's range.
+docs/evidence.md lists every statement. Here each is read for one concrete plan: it agrees when the plan's value lies in
+the guide's range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
 from lora_advise.facts import DataFacts, Facts, LoraFacts, ModelFacts, TaskFacts, TrainFacts
+from lora_advise.guide_statements import guide_of, statements
 from lora_advise.plan import Decision, GuideComparison, Plan
-
-Verdict = Literal["agree", "refine", "disagree", "unsupported"]
 
 LITTLE_DATA = 1_000
 """Examples below which we read a guide's "little data"; the guides give no number (convention)."""
@@ -26,18 +23,6 @@ _ORDER = {"disagree": 0, "unsupported": 1, "refine": 2, "agree": 3}
 _SIMPLE = {"classification", "extraction"}
 _COMPLEX = {"math", "code"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One statement of a guide in our words, with our verdict in general."""
-
-    id: str
-    topic: str
-    says: str
-    verdict: Verdict
-    reason: str
-    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,31 +52,6 @@ class _Case:
         return self.shown.get(field) or (f"{value:g}" if isinstance(value, float) else str(value))
 
 
-@cache
-def _tables() -> dict[str, Any]:
-    import json
-
-    tables: dict[str, Any] = json.loads((files("lora_advise") / "data" / "guides.json").read_text("utf-8"))
-    return tables
-
-
-@cache
-def statements() -> dict[str, Statement]:
-    """Every statement of the guides by id, in their order."""
-    return {row["id"]: Statement(**{**row, "sources": tuple(row["sources"])}) for row in _tables()["statements"]}
-
-
-def contradictions() -> tuple[dict[str, Any], ...]:
-    """Where sources contradict each other: topic, one side, the other, our reading, source ids."""
-    return tuple(_tables()["contradictions"])
-
-
-def guide_of(statement: str) -> str:
-    """The name of the guide that a statement's id belongs to."""
-    name: str = _tables()["guides"][statement.split(".", 1)[0]]
-    return name
-
-
 def compare(plan: Plan, decisions: tuple[Decision, ...]) -> tuple[GuideComparison, ...]:
     """What the guides say of this plan's settings: disagreements first, statements that do not concern it left out."""
     facts = plan.facts
@@ -115,7 +75,8 @@ def _comparison(remark: _Remark) -> GuideComparison:
     elif remark.meets is False and verdict == "agree":
         verdict = "disagree"
     return GuideComparison(
-        statement=remark.id, guide=guide_of(remark.id), topic=statement.topic, says=remark.would_set, we_say=remark.we_have,
+        statement=remark.id, guide=guide_of(remark.id), topic=statement.topic, says=remark.would_set,
+        we_say=remark.we_have,
         verdict=verdict, reason=f"{reason} {remark.more}".rstrip(), sources=statement.sources,
     )  # fmt: skip
 
@@ -177,8 +138,8 @@ def _alpha(case: _Case) -> Iterator[_Remark]:
         return
     have = f"alpha = {lora.lora_alpha:g} at r = {lora.r}"
     yield _Remark("S0.2", "alpha = 1 to 256", have, _between(lora.lora_alpha, 1, 256))
-    for id in ("S0.15", "S1.14"):
-        yield _Remark(id, f"alpha = 2r = {2 * lora.r}", have, lora.lora_alpha == 2 * lora.r)
+    for number in ("S0.15", "S1.14"):
+        yield _Remark(number, f"alpha = 2r = {2 * lora.r}", have, lora.lora_alpha == 2 * lora.r)
     yield _Remark("S2.5", f"alpha = r or 2r = {lora.r} or {2 * lora.r}", have, lora.lora_alpha in (lora.r, 2 * lora.r))
     yield _Remark(
         "S0.14",
@@ -186,8 +147,8 @@ def _alpha(case: _Case) -> Iterator[_Remark]:
         f"keep alpha = {lora.lora_alpha:g} when r changes, and the rate with it",
         None,
     )
-    yield _Remark("S0.28", "A Gaussian, B zero", "B zero, PEFT's default A" if lora.init_lora_weights is True else str(lora.init_lora_weights),
-                  lora.init_lora_weights in (True, "gaussian"))  # fmt: skip
+    start = "B zero, PEFT's default A" if lora.init_lora_weights is True else str(lora.init_lora_weights)
+    yield _Remark("S0.28", "A Gaussian, B zero", start, lora.init_lora_weights in (True, "gaussian"))
 
 
 def _targets(case: _Case) -> Iterator[_Remark]:
@@ -196,8 +157,8 @@ def _targets(case: _Case) -> Iterator[_Remark]:
         return
     have = case.show("lora.target_modules", lora.target_modules)
     roles, names = _adapted(case.model, lora)
-    for id, words in (("S0.4", "q_proj and v_proj"), ("S1.17", "at least q_proj and v_proj")):
-        yield _Remark(id, words, have, names == {"q_proj", "v_proj"})
+    for number, words in (("S0.4", "q_proj and v_proj"), ("S1.17", "at least q_proj and v_proj")):
+        yield _Remark(number, words, have, names == {"q_proj", "v_proj"})
     yield _Remark("S1.18", "for balance q, k, v and o", have, names == _ATTENTION)
     yield _Remark("S0.39", "attention first, other modules later", have, "attention" in roles and "mlp" not in roles)
     yield _Remark("S1.19", "at most attention and the feed-forward layers", have, {"attention", "mlp"} <= roles)
@@ -238,14 +199,10 @@ def _batch(case: _Case) -> Iterator[_Remark]:
         yield _Remark("S2.25", "8 or 16 per device for a 32B", f"{micro} per device", micro in (8, 16))
         yield _Remark("S2.27", "accumulate 1 or 2 steps for a 32B", f"{steps} steps", steps in (1, 2))
     would = effective / micro
-    yield _Remark("S2.28", f"accumulate {effective} / {micro} = {would:g} steps",
-                  f"{steps} = {effective} / ({micro} x {devices} device{'s' if devices > 1 else ''})", would == steps)  # fmt: skip
-    yield _Remark(
-        "S2.30",
-        "effective batch = per device x accumulation x GPUs",
-        f"{effective} = {micro} x {steps} x {devices}",
-        True,
-    )
+    ours = f"{steps} = {effective} / ({micro} x {devices} device{'s' if devices > 1 else ''})"
+    yield _Remark("S2.28", f"accumulate {effective} / {micro} = {would:g} steps", ours, would == steps)
+    product = f"{effective} = {micro} x {steps} x {devices}"
+    yield _Remark("S2.30", "effective batch = per device x accumulation x GPUs", product, True)
 
 
 def _schedule(case: _Case) -> Iterator[_Remark]:
@@ -277,14 +234,14 @@ def _data(case: _Case) -> Iterator[_Remark]:
     if case.task.family not in ("sft", "classification"):
         return
     have = f"{case.data.examples:,} examples here"
-    for low, high, id, needed in (
+    for low, high, number, needed in (
         (5, 20, "S2.11", (3_000, 5_000)),
         (20, 48, "S2.13", (5_000, 10_000)),
         (48, 130, "S2.14", (10_000, 20_000)),
     ):
         if low <= case.model.billions < high:
             words = f"{needed[0]:,} to {needed[1]:,} examples for a model of {case.model.billions:.3g}B"
-            yield _Remark(id, words, have, case.data.examples >= needed[0])
+            yield _Remark(number, words, have, case.data.examples >= needed[0])
 
 
 def _method(case: _Case) -> Iterator[_Remark]:
@@ -295,7 +252,8 @@ def _method(case: _Case) -> Iterator[_Remark]:
         yield _Remark("S1.6", "LoRA with resources, QLoRA where memory is short", method, True)
     quant = case.facts.quant
     if case.facts.method == "qlora" and quant is not None:
-        have = f"{quant.bnb_4bit_quant_type}, {quant.bnb_4bit_compute_dtype}, double quantization {'on' if quant.bnb_4bit_use_double_quant else 'off'}"
+        twice = "on" if quant.bnb_4bit_use_double_quant else "off"
+        have = f"{quant.bnb_4bit_quant_type}, {quant.bnb_4bit_compute_dtype}, double quantization {twice}"
         meets = (
             quant.bnb_4bit_quant_type == "nf4"
             and quant.bnb_4bit_use_double_quant

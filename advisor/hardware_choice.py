@@ -30,14 +30,13 @@ def assumed_hardware(draft: Draft) -> HardwareFacts:
 
 
 def _carries(draft: Draft, card: HardwareFacts, method: Method) -> bool:
-    from lora_advise import memory
-    from lora_advise.decide_method import Candidate, assemble, four_bits_possible
+    from lora_advise.decide_method import Candidate, assemble, comfort, four_bits_possible
 
     if method == "qlora" and not four_bits_possible(draft):
         return False
     probe = _sketch(draft)
     sharding = "fsdp" if card.count > 1 else "none"
-    return memory.fit(assemble(probe, Candidate(method, sharding), hardware=card)) == "fits"
+    return comfort(assemble(probe, Candidate(method, sharding), hardware=card)) == "fits"
 
 
 def _sketch(draft: Draft) -> Draft:

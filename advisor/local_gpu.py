@@ -23,8 +23,8 @@ Device = tuple[str, float, str | None]
 def probe() -> HardwareFacts | None:
     """The GPUs of this machine; None where there is none, or none that may be used.
 
-    Of unequal GPUs the smallest counts, as often as it is there, and the name says so. CUDA_VISIBLE_DEVICES is honoured. GPUs
-    that are cut into MIG slices are passed over, because their total memory is not what a run gets.
+    Of unequal GPUs the smallest counts, as often as it is there, and the name says so. CUDA_VISIBLE_DEVICES is
+    honoured. GPUs that are cut into MIG slices are passed over, because their total memory is not what a run gets.
     """
     for tool, ask, kind in (
         ("nvidia-smi", _nvidia, "cuda"),

@@ -27,9 +27,9 @@ FAMILIES = {
 
 PREFACE = """# Rules
 
-{count} rules judge a configuration before it runs. This page is written by `python -m lora_advise.rules_page`, and every
-example on it is a test. Examples change only the facts that they name in one documented run: Llama-3.1-8B, chat, LoRA
-with r 16 and alpha 32 at 3e-4, 10,000 examples, one 48 GB GPU (`lora_advise.example_facts`).
+{count} rules judge a configuration before it runs. This page is written by `python -m lora_advise.rules_page`, and
+every example on it is a test. Examples change only the facts that they name in one documented run: Llama-3.1-8B, chat,
+LoRA with r 16 and alpha 32 at 3e-4, 10,000 examples, one 48 GB GPU (`lora_advise.example_facts`).
 
 `error`: the run fails, a setting is lost, or practically every measured run failed. `fact`: provable from source code
 or arithmetic. `measured`: a table or paper shows it. `convention`: common practice, hidden unless it is asked for.

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from math import cos, pi
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,12 @@ SEED = 20
 VOCABULARY = 1024
 """At most; the text has fewer different words than that, and every word is one token."""
 BLOCK = 128
-BATCH = 16
-STEPS = 1_600
-PEAK_RATE = 3e-3
+BATCH = 8
+STEPS = 2_000
+PEAK_RATE = 5e-3
+WARMUP = 50
+DECAY = 400
+"""Steps over which the rate falls to zero at the end; constant before."""
 PAD = "<|pad|>"
 
 CHAT_TEMPLATE = (
@@ -73,7 +75,7 @@ def make_tokenizer(seed: int = SEED) -> Any:
 
 
 def make_model(tokenizer: Any, seed: int = SEED) -> Any:
-    """A Llama of about a million random parameters that fits that tokenizer."""
+    """A Llama of random parameters that fits that tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -81,9 +83,9 @@ def make_model(tokenizer: Any, seed: int = SEED) -> Any:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=384,
-            num_hidden_layers=4,
+            hidden_size=64,
+            intermediate_size=192,
+            num_hidden_layers=3,
             num_attention_heads=4,
             max_position_embeddings=2 * BLOCK,
             tie_word_embeddings=True,
@@ -113,15 +115,12 @@ def pretrain(
     """Train on generated text for ``steps`` steps; the mean loss of the last twentieth of them, in nats a token."""
     import torch
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.05)
-    warmup = max(1, steps // 20)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
     losses: list[float] = []
     model.train()
     for step, ids in enumerate(islice(blocks(tokenizer, seed + 1), steps)):
-        progress = (step - warmup) / max(1, steps - warmup)
-        scale = (step + 1) / warmup if step < warmup else 0.5 * (1 + cos(pi * progress))
         for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * scale
+            group["lr"] = PEAK_RATE * min(1.0, (step + 1) / WARMUP, (steps - step) / DECAY)
         loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -134,7 +133,9 @@ def pretrain(
     return sum(tail) / len(tail)
 
 
-def build(out: Path, steps: int = STEPS, *, seed: int = SEED, report: Callable[[int, float], None] | None = None) -> float:
+def build(
+    out: Path, steps: int = STEPS, *, seed: int = SEED, report: Callable[[int, float], None] | None = None
+) -> float:
     """Write ``out/tiny`` (model and tokenizer) and ``out/sample`` (data); the final pretraining loss."""
     import torch
 
@@ -147,7 +148,13 @@ def build(out: Path, steps: int = STEPS, *, seed: int = SEED, report: Callable[[
     model.save_pretrained(tiny)
     tokenizer.save_pretrained(tiny)
     words = README.format(
-        parameters=model.num_parameters(), seed=seed, steps=steps, batch=BATCH, block=BLOCK, loss=loss, vocabulary=len(tokenizer)
+        parameters=model.num_parameters(),
+        seed=seed,
+        steps=steps,
+        batch=BATCH,
+        block=BLOCK,
+        loss=loss,
+        vocabulary=len(tokenizer),
     )
     (tiny / "README.md").write_text(words, encoding="utf-8", newline="\n")
     write_sample(out / "sample", seed)
@@ -158,7 +165,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Build into the folder that the command line names."""
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) != 1 or given[0].startswith("-"):
-        raise LoraAdviseError("tiny_model: name one folder to write to, as in `python -m lora_advise.runner.tiny_model OUT_DIR`.")
+        raise LoraAdviseError(
+            "tiny_model: name one folder to write to, as in `python -m lora_advise.runner.tiny_model OUT_DIR`."
+        )
     started = time.perf_counter()
 
     def report(step: int, loss: float) -> None:

@@ -98,9 +98,9 @@ def _conversation(rng: Random) -> str:
 
 
 def _reading(rng: Random) -> list[tuple[str, str]]:
-    """Facts, then one to three questions about them, each answered with a full sentence."""
+    """Facts, then one to four questions about them, each answered with a full sentence."""
     facts = draw_facts(rng, rng.randint(2, 5))
-    asked = rng.sample(facts, min(len(facts), rng.randint(1, 3)))
+    asked = rng.sample(facts, min(len(facts), rng.randint(1, 4)))
     text = " ".join(fact.sentence() for fact in facts)
     return [(f"{text} {f.question()}" if i == 0 else f.question(), f.sentence()) for i, f in enumerate(asked)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_advise import guides
+from lora_advise import guide_statements, guides
 from lora_advise.facts import LoraFacts, TaskFacts
 from lora_advise.plan import GuideComparison, Plan
 from lora_advise.sources import registry
@@ -20,15 +20,15 @@ def rows(sample, **sections) -> dict[str, GuideComparison]:
 
 
 def test_every_statement_is_complete() -> None:
-    ids = list(guides.statements())
-    assert [sum(id.startswith(f"S{n}.") for id in ids) for n in range(3)] == [41, 33, 33]
-    for statement in guides.statements().values():
+    ids = list(guide_statements.statements())
+    assert [sum(name.startswith(f"S{n}.") for name in ids) for n in range(3)] == [41, 33, 33]
+    for statement in guide_statements.statements().values():
         assert statement.verdict in ("agree", "refine", "disagree", "unsupported")
         assert statement.reason.endswith("."), statement.id
         assert statement.sources, statement.id
         assert not set(statement.sources) - set(registry()), statement.id
-        assert guides.guide_of(statement.id).startswith(f"guide {statement.id.split('.')[0]}")
-    for row in guides.contradictions():
+        assert guide_statements.guide_of(statement.id).startswith(f"guide {statement.id.split('.')[0]}")
+    for row in guide_statements.contradictions():
         assert not set(row["sources"]) - set(registry()), row["topic"]
         assert row["one"]
         assert row["other"]
