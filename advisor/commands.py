@@ -61,7 +61,7 @@ def _diagnose(args: Namespace) -> int:
         print(to_json(diagnosis))
     else:
         report_text(diagnosis, console())
-    return {"healthy": 0, "cannot tell": 2}.get(diagnosis.verdict, 1)
+    return 1 if (diagnosis.cause or "").startswith("suspicious") else diagnosis.exit_code
 
 
 def _lint(args: Namespace) -> int:

@@ -15,6 +15,14 @@ WIDE_RANK_TASKS = ("continued-pretraining", "language-transfer", "domain-adaptat
 """Tasks whose rank may grow to 256; elsewhere the cap is 128 (biderman-2024, unsloth-cpt)."""
 
 
+NEW_HEADS = {
+    "deberta": ("pooler", "classifier"),
+    "deberta-v2": ("pooler", "classifier"),
+    "distilbert": ("pre_classifier", "classifier"),
+}
+"""Modules that transformers adds with random weights for sequence classification, where it is not just one layer."""
+
+
 def decide_targets(draft: Draft) -> tuple[LinearModule, ...]:
     """Choose the modules that carry adapters and return them (an override is resolved by PEFT's own rules)."""
     chosen, because, sources, confidence, flips = _targets(draft)
@@ -229,8 +237,7 @@ def decide_saved_modules(draft: Draft) -> tuple[str, ...]:
         ("peft-code", "vllm-lora"), "New tokens in the vocabulary: trainable_token_indices for just those rows.",
     )  # fmt: skip
     if task.trainer in ("classification", "reward"):
-        heads = tuple(dict.fromkeys(m.path.split(".")[0] for m in model.with_role("head")))
-        value = heads or (("classifier",) if model.kind == "encoder" else ("score",))
+        value = NEW_HEADS.get(model.model_type, ("classifier",) if model.kind == "encoder" else ("score",))
         because, flips = "The new head starts random and must be trained in full.", "Never: a frozen random head learns nothing."
         sources = ("peft-code",)
     elif task.name == "language-transfer":
