@@ -22,7 +22,7 @@ FRAMEWORKS = ("trl", "axolotl", "llamafactory", "unsloth", "ms-swift", "torchtun
 """Trainers that people carry a plan to."""
 
 
-def advise(
+def advise(  # noqa: PLR0913 - the flags of the command line
     model: str,
     task: str,
     *,
@@ -96,7 +96,7 @@ def prepare(request: Request) -> tuple[Draft, tuple[str, ...], bool]:
         draft.hardware = assumed_hardware(draft)
         origin = Origin.ASSUMED
     draft.origins["hardware"] = origin
-    say_assumptions(draft, related, request)
+    say_assumptions(draft, related)
     return draft, related, hardware is not None
 
 
@@ -129,7 +129,9 @@ def data_facts(request: Request, task: TaskProfile) -> tuple[DataFacts, dict[str
         tokens = request.tokens_per_example or max(tokens, request.completion_tokens or 0)
         share = task.typical[2] / task.typical[1]
         completion = min(tokens, completion if request.tokens_per_example is None else max(1, round(tokens * share)))
-        facts = DataFacts(examples=examples, tokens_per_example=tokens, completion_tokens=completion, eval_path=request.eval_data)
+        facts = DataFacts(
+            examples=examples, tokens_per_example=tokens, completion_tokens=completion, eval_path=request.eval_data
+        )
         origins = {f"data.{name}": Origin.ASSUMED for name in ("examples", "tokens_per_example", "completion_tokens")}
     given = {
         name: value
@@ -166,7 +168,13 @@ def cpu() -> HardwareFacts:
     except (ValueError, OSError, AttributeError):
         ram = 8.0
     return HardwareFacts(
-        name="CPU", memory_gib=round(ram, 2), kind="cpu", bf16=False, fp8=False, flash_attention_2=False, bitsandbytes_4bit=True
+        name="CPU",
+        memory_gib=round(ram, 2),
+        kind="cpu",
+        bf16=False,
+        fp8=False,
+        flash_attention_2=False,
+        bitsandbytes_4bit=True,
     )
 
 
@@ -174,18 +182,28 @@ def _placeholder() -> HardwareFacts:
     return HardwareFacts(name="24 GB card", memory_gib=24.0)
 
 
-def say_assumptions(draft: Draft, related: tuple[str, ...], request: Request) -> None:
+def say_assumptions(draft: Draft, related: tuple[str, ...]) -> None:
     """Tell what was not given and what stands in for it."""
     model, data = draft.model, draft.data
     if model.asked and model.path is None:
         others = f" Others of that name: {', '.join(related[:4])}." if related else ""
-        draft.note("assumption", f"{model.asked} is taken as {model.name} ({model.billions:.3g}B).{others}", "hub-metadata")
-    assumed = [n for n in ("examples", "tokens_per_example", "completion_tokens") if draft.origins.get(f"data.{n}") is Origin.ASSUMED]
+        draft.note(
+            "assumption", f"{model.asked} is taken as {model.name} ({model.billions:.3g}B).{others}", "hub-metadata"
+        )
+    assumed = [
+        n
+        for n in ("examples", "tokens_per_example", "completion_tokens")
+        if draft.origins.get(f"data.{n}") is Origin.ASSUMED
+    ]
     if assumed:
         words = {"examples": f"{data.examples:,} examples", "tokens_per_example": f"{data.tokens_per_example:,} tokens each",
                  "completion_tokens": f"{data.completion_tokens:,} of them in the completion"}  # fmt: skip
         flags = ", ".join("--" + n.replace("_", "-") for n in assumed)
-        draft.note("assumption", f"Assumed data: {', '.join(words[n] for n in assumed)}. Give --data FILE or {flags}.", "convention")
+        draft.note(
+            "assumption",
+            f"Assumed data: {', '.join(words[n] for n in assumed)}. Give --data FILE or {flags}.",
+            "convention",
+        )
     if draft.origins["hardware"] is Origin.ASSUMED:
         draft.note("assumption", f"No GPU was named or found: settings are for {draft.hardware.count} x {draft.hardware.name}, "
                    "the smallest usual device that carries the run; the table shows the others. Give --gpu.", "memory-model")  # fmt: skip
@@ -193,7 +211,11 @@ def say_assumptions(draft: Draft, related: tuple[str, ...], request: Request) ->
         draft.note("assumption", f"Memory is predicted for transformers, PEFT and TRL; {draft.framework} may need more or less.",
                    "memory-model")  # fmt: skip
     if data.duplicates:
-        draft.note("warning", f"{data.duplicates:,} of {data.examples:,} rows are exact duplicates: remove them first.", "diagnosis-corpus")
+        draft.note(
+            "warning",
+            f"{data.duplicates:,} of {data.examples:,} rows are exact duplicates: remove them first.",
+            "diagnosis-corpus",
+        )
     if data.empty:
         draft.note("warning", f"{data.empty:,} rows have an empty answer: they teach nothing.", "arithmetic")
 
@@ -258,5 +280,7 @@ def next_steps(request: Request, plan: Plan) -> tuple[str, ...]:
     steps.append(f"Write the plan: {command} --emit lora-advise.yaml")
     steps.append("Train, evaluate and diagnose: lora-advise run lora-advise.yaml")
     if not request.overrides:
-        steps.append(f"Change a choice and keep the reason: {command} --r 64 --because 'paper X' (also {', '.join(f'--{s}' for s in list(SHORT)[2:5])}, ...)")
+        steps.append(
+            f"Change a choice and keep the reason: {command} --r 64 --because 'paper X' (also {', '.join(f'--{s}' for s in list(SHORT)[2:5])}, ...)"
+        )
     return tuple(steps)

@@ -13,7 +13,7 @@ from lora_advise.errors import LoraAdviseError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lora_advise.plan import Advice, Plan
+    from lora_advise.plan import Advice
     from lora_advise.request import Request
 
 
@@ -48,7 +48,7 @@ def ask(args: Namespace) -> int:
 
         require_training()
     advice = answer(request_of(args))
-    if args.output and args.format == "text" or args.format != "text":
+    if (args.output and args.format == "text") or args.format != "text":
         deliver(advice, args)
     else:
         show(advice, args)

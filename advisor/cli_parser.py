@@ -56,17 +56,29 @@ def advise_parser() -> Parser:
 
 def _question(parser: Parser) -> None:
     group = parser.add_argument_group("the question")
-    group.add_argument("--model", metavar="M", help="a size (32B, 0.5b, 30B-A3B, 8x7B), a Hugging Face id, a folder or a config.json")
-    group.add_argument("--task", metavar="T", help="what for: chat, qa, classification, code, math, dpo, grpo, ... (lora-advise tasks)")
+    group.add_argument(
+        "--model", metavar="M", help="a size (32B, 0.5b, 30B-A3B, 8x7B), a Hugging Face id, a folder or a config.json"
+    )
+    group.add_argument(
+        "--task", metavar="T", help="what for: chat, qa, classification, code, math, dpo, grpo, ... (lora-advise tasks)"
+    )
     group.add_argument("--data", metavar="FILE", help="training data: JSONL, JSON, CSV, TSV, Parquet or text")
     group.add_argument("--eval-data", metavar="FILE", help="held-out data; else a share is split off")
     group.add_argument("--examples", type=int, metavar="N", help="number of training examples")
-    group.add_argument("--tokens-per-example", type=int, metavar="N", help="mean tokens of an example, prompt and completion")
+    group.add_argument(
+        "--tokens-per-example", type=int, metavar="N", help="mean tokens of an example, prompt and completion"
+    )
     group.add_argument("--completion-tokens", type=int, metavar="N", help="mean tokens of its completion")
-    group.add_argument("--gpu", metavar="G", help="a GPU (RTX4090, H100-80GB), a size (24GB), several (2xRTX4090), or cpu")
+    group.add_argument(
+        "--gpu", metavar="G", help="a GPU (RTX4090, H100-80GB), a size (24GB), several (2xRTX4090), or cpu"
+    )
     group.add_argument("--gpus", metavar="N", help="how many, or count and name (2xRTX4090)")
-    group.add_argument("--framework", metavar="F", help="trl (default), axolotl, llamafactory, unsloth, ms-swift, torchtune")
-    group.add_argument("--profile", choices=("safe", "balanced"), default="balanced", help="safe lowers the learning rate by a third")
+    group.add_argument(
+        "--framework", metavar="F", help="trl (default), axolotl, llamafactory, unsloth, ms-swift, torchtune"
+    )
+    group.add_argument(
+        "--profile", choices=("safe", "balanced"), default="balanced", help="safe lowers the learning rate by a third"
+    )
 
 
 def _overrides(parser: Parser) -> None:
@@ -106,15 +118,21 @@ def _output(parser: Parser) -> None:
     group.add_argument("-o", "--output", metavar="FILE", help="write the report there instead of to the terminal")
     group.add_argument("--brief", action="store_true", help="only the recommendation at a glance")
     group.add_argument("--compare-guides", action="store_true", help="every statement of the seed guides beside ours")
-    group.add_argument("--emit", metavar="PLAN", help="write the plan, a YAML file for people and for `lora-advise run`")
+    group.add_argument(
+        "--emit", metavar="PLAN", help="write the plan, a YAML file for people and for `lora-advise run`"
+    )
     group.add_argument("--run", action="store_true", help="train, evaluate and diagnose; alone: a tiny built-in model")
     _run_options(group)
 
 
 def _run_options(group: argparse._ActionsContainer) -> None:
-    group.add_argument("--out", metavar="DIR", default="lora-advise-out", help="folder of the run (default: %(default)s)")
+    group.add_argument(
+        "--out", metavar="DIR", default="lora-advise-out", help="folder of the run (default: %(default)s)"
+    )
     group.add_argument("--resume", action="store_true", help="go on from the last checkpoint in DIR")
-    group.add_argument("--force", action="store_true", help="start anew in a folder that holds a run; the old one is kept aside")
+    group.add_argument(
+        "--force", action="store_true", help="start anew in a folder that holds a run; the old one is kept aside"
+    )
 
 
 def command_parser(name: str) -> Parser:
@@ -161,5 +179,5 @@ _EXAMPLES = {
     "tasks": "lora-advise tasks",
     "source": "lora-advise source tinker-sweep",
     "schema": "lora-advise schema plan > plan.schema.json",
-    "completion": "eval \"$(lora-advise completion bash)\"",
+    "completion": 'eval "$(lora-advise completion bash)"',
 }

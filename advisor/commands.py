@@ -30,9 +30,7 @@ def require_training() -> None:
         raise LoraAdviseError(f"training needs {', '.join(absent)}; install them with: pip install 'lora-advise[run]'")
 
 
-def train(
-    plan: Plan, out: Path, *, resume: bool, force: bool, decisions: tuple[Decision, ...] = ()
-) -> int:
+def train(plan: Plan, out: Path, *, resume: bool, force: bool, decisions: tuple[Decision, ...] = ()) -> int:
     """Train, evaluate and diagnose; 0 healthy or cannot tell, 1 a diagnosis with changes, 130 interrupted."""
     require_training()
     from lora_advise.cli import console
@@ -83,7 +81,11 @@ def _rule(args: Namespace) -> int:
 
     if args.rule is None and not args.all:
         raise LoraAdviseError("name a rule, or pass --all to list them.")
-    print(list_rules(as_json=args.format == "json") if args.rule is None else explain_rule(args.rule, as_json=args.format == "json"))
+    print(
+        list_rules(as_json=args.format == "json")
+        if args.rule is None
+        else explain_rule(args.rule, as_json=args.format == "json")
+    )
     return 0
 
 
@@ -99,7 +101,9 @@ def _gpus(args: Namespace) -> int:
     from lora_advise.gpus import list_gpus
 
     rows = [row for row in list_gpus() if args.pattern.lower() in " ".join(map(str, row)).lower()]
-    _table(("GPU", "GiB", "capability", "bf16", "fp8", "GB/s", "bf16 TFLOP/s"), rows, f"no GPU matches {args.pattern!r}")
+    _table(
+        ("GPU", "GiB", "capability", "bf16", "fp8", "GB/s", "bf16 TFLOP/s"), rows, f"no GPU matches {args.pattern!r}"
+    )
     return 0
 
 
@@ -123,7 +127,9 @@ def _source(args: Namespace) -> int:
         import difflib
 
         close = difflib.get_close_matches(args.source, known, n=3)
-        raise LoraAdviseError(f"no source is called {args.source[:40]!r}; did you mean {', '.join(close) or 'one of lora-advise source'}?")
+        raise LoraAdviseError(
+            f"no source is called {args.source[:40]!r}; did you mean {', '.join(close) or 'one of lora-advise source'}?"
+        )
     found = known[args.source]
     print(f"{found.title}\n  kind:  {found.kind}, read: {found.read}\n  where: {found.where}\n  says:  {found.says}")
     return 0

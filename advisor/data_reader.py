@@ -57,16 +57,14 @@ def _checked(path: str) -> Path:
     """The file, when it is a regular one of a size that is read."""
     file = Path(path)
     try:
-        if not file.is_file():
-            kind = (
-                "is a folder; name the file in it"
-                if file.is_dir()
-                else "there is no such data file; data sets of the Hub are downloaded first"
-            )
-            raise LoraAdviseError(f"{shown(path)}: {kind}.")
-        size = file.stat().st_size
+        is_file, is_folder = file.is_file(), file.is_dir()
+        size = file.stat().st_size if is_file else 0
     except (OSError, ValueError) as error:
         raise LoraAdviseError(f"{shown(path)}: cannot be opened ({shown(error)}).") from error
+    if is_folder:
+        raise LoraAdviseError(f"{shown(path)}: is a folder; name the file in it.")
+    if not is_file:
+        raise LoraAdviseError(f"{shown(path)}: there is no such data file; data sets of the Hub are downloaded first.")
     if size > MAX_BYTES:
         raise LoraAdviseError(
             f"{shown(path)}: {size / 2**30:.1f} GiB is more than the {MAX_BYTES // 2**30} GiB that are read; "

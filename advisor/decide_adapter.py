@@ -49,47 +49,49 @@ def _targets(draft: Draft) -> tuple[tuple[LinearModule, ...], str, tuple[str, ..
         mixers = tuple(m for m in model.with_role("mixer") if m.kind == "linear" and m.name in ("in_proj", "out_proj"))
         return (
             mixers or tuple(m for m in model.with_role("mixer") if m.kind == "linear"),
-            "A pure state-space model has no attention or MLP: the input and output projections of its mixers hold "
-            "most weights; the small x_proj and dt_proj that steer the recurrence stay frozen.",
+            ("A pure state-space model has no attention or MLP: the input and output projections of its mixers hold "
+            "most weights; the small x_proj and dt_proj that steer the recurrence stay frozen."),
             ("peft-code", "convention"), "convention",
             "A paper that shows a gain from adapting the recurrence of this family.",
         )  # fmt: skip
-    if model.kind == "encoder" or model.kind == "encoder-decoder":
+    if model.kind in {"encoder", "encoder-decoder"}:
         return (
             language,
-            "All linear layers of the blocks: LoRA's own RoBERTa runs adapted query and value only, but at equal "
-            "parameters spreading over every layer, MLP included, does better.",
+            ("All linear layers of the blocks: LoRA's own RoBERTa runs adapted query and value only, but at equal "
+            "parameters spreading over every layer, MLP included, does better."),
             ("hu-2021", "dettmers-2023", "lwr-2025"), "measured", "An adapter that must stay tiny: then query and value.",
         )  # fmt: skip
     if model.recurrent_layers:
         return (
             language,
-            f"{model.recurrent_layers} of {model.num_hidden_layers} layers mix tokens by a recurrence; adapting those "
-            "mixers cost 14.8 points on GSM8K in the one study of such hybrids, so only attention and MLP are adapted.",
+            (f"{model.recurrent_layers} of {model.num_hidden_layers} layers mix tokens by a recurrence; adapting those "
+            "mixers cost 14.8 points on GSM8K in the one study of such hybrids, so only attention and MLP are adapted."),
             ("hybrid-2026",), "measured", "A second study: this rests on one paper, read in summary.",
         )  # fmt: skip
     if model.num_experts:
-        dense = "attention, shared expert and dense MLP" if any(m.role != "attention" for m in language) else "attention"
+        dense = (
+            "attention, shared expert and dense MLP" if any(m.role != "attention" for m in language) else "attention"
+        )
         return (
             language,
-            f"Mixture of experts: {dense} projections. The {model.num_experts} routed experts are fused parameters that "
+            (f"Mixture of experts: {dense} projections. The {model.num_experts} routed experts are fused parameters that "
             "target_modules does not reach, and adapting them multiplies the adapter by their number; the router stays "
-            "frozen.",
+            "frozen."),
             ("lwr-2025", "peft-code", "gpt-oss-cookbook"), "convention",
             "Held-out loss that plateaus high: add target_parameters for the experts with rank r / active experts.",
         )  # fmt: skip
     if model.has_vision or model.has_audio:
         return (
             language,
-            "The language model's linear layers only, by a pattern: the vision tower stays frozen, because adapters there "
-            "remain zero on text and break merging and serving.",
+            ("The language model's linear layers only, by a pattern: the vision tower stays frozen, because adapters there "
+            "remain zero on text and break merging and serving."),
             ("ms-swift-defaults", "llava-1.5", "qwen-vl"), "measured",
             "A new image domain: then also train the projector at a tenth of the rate.",
         )  # fmt: skip
     return (
         language,
-        "All linear layers of every block: the MLP carries most of the gain (MLP-only beats attention-only at equal "
-        "parameters), and covering all layers is what matches full fine-tuning.",
+        ("All linear layers of every block: the MLP carries most of the gain (MLP-only beats attention-only at equal "
+        "parameters), and covering all layers is what matches full fine-tuning."),
         ("lwr-2025", "dettmers-2023", "biderman-2024", "peft-metamath"), "measured",
         "Serving many adapters with tight latency: o_proj alone is the cheapest acceptable choice (amazon-2026).",
     )  # fmt: skip
@@ -176,9 +178,12 @@ def decide_alpha(draft: Draft, rank: int) -> None:
     elif rank >= 128:
         alpha, because = rank, "alpha = r (scale 1) from r 128 on; the rate falls with sqrt(alpha) to match."
     else:
-        alpha, because = 32, (
-            "Kept at 32 whatever the rank: with alpha fixed the best learning rate does not move with r; with alpha = 2r "
-            "it falls as 1/sqrt(r) and has to be tuned again."
+        alpha, because = (
+            32,
+            (
+                "Kept at 32 whatever the rank: with alpha fixed the best learning rate does not move with r; with alpha = 2r "
+                "it falls as 1/sqrt(r) and has to be tuned again."
+            ),
         )
     draft.decide(
         "lora.lora_alpha", "adapter", "Alpha", alpha, sweep=(16, 32, 64) if alpha == 32 else None,
@@ -238,20 +243,27 @@ def decide_saved_modules(draft: Draft) -> tuple[str, ...]:
     )  # fmt: skip
     if task.trainer in ("classification", "reward"):
         value = NEW_HEADS.get(model.model_type, ("classifier",) if model.kind == "encoder" else ("score",))
-        because, flips = "The new head starts random and must be trained in full.", "Never: a frozen random head learns nothing."
+        because, flips = (
+            "The new head starts random and must be trained in full.",
+            "Never: a frozen random head learns nothing.",
+        )
         sources = ("peft-code",)
     elif task.name == "language-transfer":
         value = tuple(dict.fromkeys(m.name for m in model.with_role("embedding") if ".vision" not in m.path))[:1]
         if not model.tie_word_embeddings:
             value += tuple(m.name for m in model.with_role("lm_head"))
-        because = "A new script or vocabulary lives in the embeddings: the recipe that worked trains them with the adapter."
+        because = (
+            "A new script or vocabulary lives in the embeddings: the recipe that worked trains them with the adapter."
+        )
         sources = ("zh-llama-2", "unsloth-cpt")
         flips = "A language that the tokenizer already covers well: leave them frozen."
     saved = draft.decide(
         "lora.modules_to_save", "adapter", "Trained in full", value, because=because, sources=sources,
         confidence="measured" if value else "derived", flips=flips,
     )  # fmt: skip
-    draft.values["lora.ensure_weight_tying"] = bool(saved) and model.tie_word_embeddings and task.name == "language-transfer"
+    draft.values["lora.ensure_weight_tying"] = (
+        bool(saved) and model.tie_word_embeddings and task.name == "language-transfer"
+    )
     return tuple(saved)
 
 

@@ -83,7 +83,10 @@ def _epochs(draft: Draft) -> tuple[float, str]:
         return 1.0, "Online RL stops at the reward plateau; one pass over the prompts is the budget."
     if draft.model.kind == "encoder":
         epochs = 20.0 if n < 2_500 else 10.0 if n < 25_000 else 5.0 if n < 100_000 else 3.0
-        return epochs, "Encoders start from a random head: LoRA's own GLUE runs took 10 to 80 epochs; stop early on held-out loss."
+        return (
+            epochs,
+            "Encoders start from a random head: LoRA's own GLUE runs took 10 to 80 epochs; stop early on held-out loss.",
+        )
     if task.name == "math" and draft.data.completion_tokens > 2_000 and n < 5_000:
         return 5.0, "Long reasoning traces are the exception: repeating few examples beat one pass over many."
     epochs = 3.0 if n < 1_000 else 2.0 if n < 20_000 else 1.0

@@ -27,7 +27,9 @@ def decide_length(draft: Draft) -> None:
         because = because.rstrip(".") + longer + "."
     else:
         want = 2.0 * data.tokens_per_example
-        because = f"Twice the mean of {data.tokens_per_example:,} tokens, as no length histogram is known (pass --data)."
+        because = (
+            f"Twice the mean of {data.tokens_per_example:,} tokens, as no length histogram is known (pass --data)."
+        )
     length = max(128, 64 * ceil(want / 64))
     if draft.task.family == "pretraining":
         length = max(length, 2048)

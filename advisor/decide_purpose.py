@@ -16,9 +16,15 @@ def decide_purpose(draft: Draft) -> None:
     )  # fmt: skip
     if n < 50:
         value = "prompt first"
-        because = f"{n} examples fit into a prompt: try few-shot prompting first; below about 100 rows tuning is unreliable."
+        because = (
+            f"{n} examples fit into a prompt: try few-shot prompting first; below about 100 rows tuning is unreliable."
+        )
         sources, flips = ("unsloth-guide", "extraction-2025"), "A hundred examples or more."
-        draft.note("advice", f"{n} examples are few: put them into the prompt first. The settings below are for those who insist.", *sources)
+        draft.note(
+            "advice",
+            f"{n} examples are few: put them into the prompt first. The settings below are for those who insist.",
+            *sources,
+        )
     elif task.name == "knowledge-injection":
         value = "retrieval first"
         because = "New facts are learned slowly and raise hallucination; retrieval answers from the source itself."
@@ -28,20 +34,37 @@ def decide_purpose(draft: Draft) -> None:
     elif task.family == "pretraining" and total > 1_000_000_000:
         value = "full fine-tuning if it fits"
         because = "Beyond a billion tokens LoRA falls clearly behind full fine-tuning in continued pretraining."
-        sources, flips = ("biderman-2024",), "Too little memory for full fine-tuning, or forgetting that must stay small."
-        draft.note("advice", "Over a billion tokens: full fine-tuning learns more if it fits; LoRA forgets less.", *sources)
+        sources, flips = (
+            ("biderman-2024",),
+            "Too little memory for full fine-tuning, or forgetting that must stay small.",
+        )
+        draft.note(
+            "advice", "Over a billion tokens: full fine-tuning learns more if it fits; LoRA forgets less.", *sources
+        )
     elif model.billions < 0.5 and model.kind not in ("encoder",) and task.family == "sft":
         value = "LoRA, or full fine-tuning"
         because = "Below half a billion parameters full fine-tuning is affordable and at least as good."
         sources, flips = ("baseten-2026", "secret-recipe"), "Many adapters on one base: LoRA."
-        draft.note("advice", "At this size full fine-tuning is affordable and usually at least as good (--method full).", *sources)
+        draft.note(
+            "advice",
+            "At this size full fine-tuning is affordable and usually at least as good (--method full).",
+            *sources,
+        )
     draft.decide(
         "gate", "purpose", "Right tool?", value, because=because, sources=sources, confidence="measured", flips=flips
     )
     if task.family == "preference" and not draft.data.path:
-        draft.note("advice", "Start preference tuning from a model that was tuned on the same format first.", "alignment-handbook")
+        draft.note(
+            "advice",
+            "Start preference tuning from a model that was tuned on the same format first.",
+            "alignment-handbook",
+        )
     if model.variant == "base" and task.loss_on == "assistant" and n < 2_000:
-        draft.note("advice", f"{model.name} is a base model: with {n:,} examples an instruct variant is the easier start.", "lima-2023")
+        draft.note(
+            "advice",
+            f"{model.name} is a base model: with {n:,} examples an instruct variant is the easier start.",
+            "lima-2023",
+        )
 
 
 def decide_sweep(draft: Draft, rate: float, rank: int) -> None:

@@ -33,7 +33,7 @@ class Draft:
     decisions: list[Decision] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
-    def decide(
+    def decide(  # noqa: PLR0913 - one keyword for each thing that an expert asks
         self,
         field: str,
         topic: Topic,
@@ -55,12 +55,20 @@ class Draft:
             self.origins[field] = Origin.SET
         self.decisions.append(
             Decision(
-                field=field, topic=topic, label=label, value=chosen,
+                field=field,
+                topic=topic,
+                label=label,
+                value=chosen,
                 shown=show(chosen) if overridden or shown is None else shown,
-                sweep=sweep, because=because, sources=sources, confidence=confidence, flips=flips,
-                advised=value if overridden else None, overridden=overridden,
+                sweep=sweep,
+                because=because,
+                sources=sources,
+                confidence=confidence,
+                flips=flips,
+                advised=value if overridden else None,
+                overridden=overridden,
                 override_reason=self.because if overridden else None,
-            )  # fmt: skip
+            )
         )
         return chosen  # type: ignore[no-any-return]
 
@@ -80,21 +88,17 @@ class Draft:
 
 def show(value: Any) -> str:
     """A value as a person reads it: 3e-4, 2,048, yes, q_proj, k_proj."""
-    from lora_advise.rates import format_lr
-
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return format_lr(value) if 0 < abs(value) < 0.01 else f"{value:g}"
-    if isinstance(value, int):
-        return f"{value:,}"
     if isinstance(value, (tuple, list)):
         return ", ".join(show(v) for v in value) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{k} {show(v)}" for k, v in value.items()) or "none"
-    return str(value)
+    if isinstance(value, float):
+        from lora_advise.rates import format_lr
+
+        return format_lr(value) if 0 < abs(value) < 0.01 else f"{value:g}"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def sentence(error: ValidationError, what: str) -> LoraAdviseError:

@@ -127,7 +127,20 @@ class DataFacts(Section):
 
     path: str | None = None
     eval_path: str | None = None
-    format: Literal["messages", "prompt-completion", "text", "alpaca", "sharegpt", "preference", "unpaired-preference", "prompt", "classification"] | None = None
+    format: (
+        Literal[
+            "messages",
+            "prompt-completion",
+            "text",
+            "alpaca",
+            "sharegpt",
+            "preference",
+            "unpaired-preference",
+            "prompt",
+            "classification",
+        ]
+        | None
+    ) = None
     examples: int = Field(ge=1)
     tokens_per_example: int = Field(ge=1)
     completion_tokens: int = Field(ge=0)

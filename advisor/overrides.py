@@ -136,7 +136,9 @@ def parse_set(text: str) -> tuple[str, Any]:
     return field, check_override(field, raw.strip())
 
 
-def collect(given: dict[str, Any], flag: Callable[[str], str] = lambda short: f"--{short.replace('_', '-')}") -> dict[str, Any]:
+def collect(
+    given: dict[str, Any], flag: Callable[[str], str] = lambda short: f"--{short.replace('_', '-')}"
+) -> dict[str, Any]:
     """Checked overrides by field, from short names and values; values that are ``None`` were not given."""
     out: dict[str, Any] = {}
     for short, raw in given.items():

@@ -18,6 +18,7 @@ from lora_advise.decide_method import Candidate, assemble, decide_method, decide
 from lora_advise.decide_purpose import decide_purpose, decide_sweep
 from lora_advise.decide_rate import decide_beta, decide_rate, decide_schedule
 from lora_advise.draft import Draft
+from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import Facts
 from lora_advise.plan import Plan, StepBudget
 
@@ -27,7 +28,9 @@ def recommend(draft: Draft) -> tuple[Plan, StepBudget]:
 
     Rank and alpha are settled before the device is looked at, so they are the same on every GPU.
     """
-    draft.values.update({f: v for f, v in draft.overrides.items() if f.startswith(("lora.", "train.", "quant.", "stack."))})
+    draft.values.update(
+        {f: v for f, v in draft.overrides.items() if f.startswith(("lora.", "train.", "quant.", "stack."))}
+    )
     decide_purpose(draft)
     targets = decide_targets(draft)
     rank = decide_rank(draft, targets)
@@ -64,7 +67,8 @@ def _apply_remaining_overrides(draft: Draft) -> None:
 def budget(facts: Facts, effective: int) -> StepBudget:
     """The step budget of the plan: rows, batch, epochs, steps and tokens."""
     train, data = facts.train, facts.data
-    assert train is not None and data is not None
+    if train is None or data is None:
+        raise LoraAdviseError("A step budget needs the train and data sections of the plan.")
     steps = facts.optimizer_steps or 1
     examples = facts.train_examples or data.examples
     return StepBudget(

@@ -29,7 +29,9 @@ def print_findings(name: str, result: LintResult, *, as_json: bool) -> None:
 
 def _line(name: str, finding: Finding) -> str:
     lines = [f"{_plain(name)}: {finding.severity.value}[{finding.rule}] {finding.code}: {_plain(finding.message)}"]
-    lines += [f"    fix: {c.field} = {_plain(str(c.value))}{'' if c.safe else ' (changes the run)'}" for c in finding.changes]
+    lines += [
+        f"    fix: {c.field} = {_plain(str(c.value))}{'' if c.safe else ' (changes the run)'}" for c in finding.changes
+    ]
     if finding.sources:
         lines.append(f"    source: {', '.join(finding.sources)}")
     return "\n".join(lines)
@@ -56,7 +58,9 @@ def list_rules(*, as_json: bool) -> str:
     if as_json:
         return json.dumps([_rule_dict(rule) for rule in rules], indent=2)
     width = max(len(rule.name) for rule in rules)
-    return "\n".join(f"{r.code:<8} {r.name:<{width}}  {r.severity.value:<8} {r.confidence.value:<11} {r.summary}" for r in rules)
+    return "\n".join(
+        f"{r.code:<8} {r.name:<{width}}  {r.severity.value:<8} {r.confidence.value:<11} {r.summary}" for r in rules
+    )
 
 
 def explain_rule(name: str, *, as_json: bool) -> str:
@@ -70,7 +74,9 @@ def explain_rule(name: str, *, as_json: bool) -> str:
     import difflib
 
     close = difflib.get_close_matches(name, [r.name for r in rules], n=3, cutoff=0.4)
-    raise LoraAdviseError(f"no rule is called {name[:60]!r}; did you mean {', '.join(close) or 'one of lora-advise rule --all'}?")
+    raise LoraAdviseError(
+        f"no rule is called {name[:60]!r}; did you mean {', '.join(close) or 'one of lora-advise rule --all'}?"
+    )
 
 
 def _rule_dict(rule: Rule) -> dict[str, object]:

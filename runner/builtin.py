@@ -26,7 +26,7 @@ def _present(folder: Path, name: str) -> Path:
     """That folder, if the installed package holds that file of it as a file on disk."""
     if not (folder / name).is_file():
         raise LoraAdviseError(
-            f"The installed package lacks {folder / name}; install lora-advise again, unpacked and not from a zip archive, "
-            "or name a model with --model and data with --data."
+            f"The installed package lacks {folder / name}; install lora-advise again, unpacked and not from a zip "
+            "archive, or name a model with --model and data with --data."
         )
     return folder

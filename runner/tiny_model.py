@@ -37,8 +37,8 @@ CHAT_TEMPLATE = (
 
 README = """# The built-in tiny model
 
-A Llama of {parameters:,} parameters in bfloat16, for `lora-advise --run` without a network. It is a demonstration: it reads
-short texts about made-up things, answers questions about them in full sentences, copies lists and adds single digits.
+A Llama of {parameters:,} parameters in bfloat16, for `lora-advise --run` without a network. It is a demonstration: it
+reads short texts about made-up things, answers questions about them in full sentences, copies lists and adds digits.
 
 Made by `python -m lora_advise.runner.tiny_model OUT_DIR` from random weights (seed {seed}) in {steps:,} steps of
 {batch} x {block} tokens, on text that the same script generates; no outside text or model went in. Final training loss

@@ -9,9 +9,9 @@ from random import Random
 from typing import NamedTuple
 
 THINGS = (
-    "boat", "cup", "lamp", "chair", "drum", "coat", "bell", "kite", "box", "hat", "ring", "clock", "plate", "bench", "shoe",
-    "ladder", "basket", "mirror", "bottle", "spoon", "wheel", "brush", "carpet", "pillow", "cart", "flute", "globe", "candle",
-    "bucket", "helmet", "scarf", "table", "violin", "sled", "stool", "vase", "whistle", "puppet", "needle", "anchor",
+    "boat", "cup", "lamp", "chair", "drum", "coat", "bell", "kite", "box", "hat", "ring", "clock", "plate", "bench",
+    "shoe", "ladder", "basket", "mirror", "bottle", "spoon", "wheel", "brush", "carpet", "pillow", "cart", "flute",
+    "globe", "candle", "bucket", "helmet", "scarf", "table", "violin", "sled", "stool", "vase", "whistle", "puppet", "needle", "anchor",
 )  # fmt: skip
 HELD_OUT_THINGS = ("lamp", "kite", "mirror", "globe", "scarf", "table", "sled", "anchor")
 """Things that the sample's training rows never ask about, and that every held-out row asks about."""
@@ -34,12 +34,13 @@ class Attribute(NamedTuple):
 
 ATTRIBUTES = (
     Attribute("colour", "The {thing} is {value}.", "What colour is the {thing}?",
-              ("red", "blue", "green", "yellow", "black", "white", "brown", "grey", "pink", "purple", "orange", "golden")),
+              ("red", "blue", "green", "yellow", "black", "white", "brown", "grey", "pink", "purple", "orange",
+               "golden")),
     Attribute("material", "The {thing} is made of {value}.", "What is the {thing} made of?",
               ("wood", "glass", "iron", "paper", "stone", "wool", "clay", "silver", "leather", "plastic")),
     Attribute("place", "The {thing} is in the {value}.", "Where is the {thing}?",
-              ("garden", "kitchen", "harbour", "forest", "tower", "market", "school", "attic", "cellar", "street", "barn",
-               "library")),
+              ("garden", "kitchen", "harbour", "forest", "tower", "market", "school", "attic", "cellar", "street",
+               "barn", "library")),
     Attribute("owner", "The {thing} belongs to {value}.", "Who owns the {thing}?", NAMES),
 )  # fmt: skip
 

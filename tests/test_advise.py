@@ -99,7 +99,11 @@ def test_fifty_one_examples() -> None:
     assert facts.lora.lora_dropout <= 0.1
     assert advice.steps.effective_batch <= 8
     assert advice.steps.steps >= 50
-    dropout = [g for g in advice.guides if "dropout" in g.topic.lower() or "dropout" in g.statement.lower() or "dropout" in g.says.lower()]
+    dropout = [
+        g
+        for g in advice.guides
+        if "dropout" in g.topic.lower() or "dropout" in g.statement.lower() or "dropout" in g.says.lower()
+    ]
     assert any(g.verdict == "disagree" for g in dropout)
 
 
@@ -141,7 +145,11 @@ def test_experts_and_router_of_a_mixture_stay_frozen() -> None:
     assert lora is not None
     assert not lora.target_parameters
     targets = lora.target_modules
-    assert "gate" not in targets if isinstance(targets, tuple) else re.fullmatch(targets, "model.layers.0.mlp.gate") is None
+    assert (
+        "gate" not in targets
+        if isinstance(targets, tuple)
+        else re.fullmatch(targets, "model.layers.0.mlp.gate") is None
+    )
 
 
 def test_the_vision_tower_stays_frozen() -> None:
@@ -195,7 +203,9 @@ class TestOverrides:
         assert advice.steps.micro_batch * advice.steps.accumulation * advice.steps.devices == 64
 
     def test_plans_with_overrides_survive_the_file(self) -> None:
-        advice = advise("8B", "chat", gpu="H100", targets="q_proj,v_proj", r=64, rslora=True, because="paper: «Y» # not a comment")
+        advice = advise(
+            "8B", "chat", gpu="H100", targets="q_proj,v_proj", r=64, rslora=True, because="paper: «Y» # not a comment"
+        )
         assert same_after_the_file(advice)
 
 
@@ -214,7 +224,9 @@ def test_without_a_gpu_every_usual_card_is_judged(monkeypatch: pytest.MonkeyPatc
 
 
 def test_data_are_probed(tmp_path: Path) -> None:
-    rows = "\n".join('{"prompt": "How tall is tower %d?", "completion": "It is %d metres tall."}' % (i, i) for i in range(700))
+    rows = "\n".join(
+        f'{{"prompt": "How tall is tower {i}?", "completion": "It is {i} metres tall."}}' for i in range(700)
+    )
     file = tmp_path / "train.jsonl"
     file.write_text(rows)
     advice = advise("8B", "qa", data=str(file), gpu="H100")

@@ -14,7 +14,12 @@ import pytest
 def cli(*words: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     full = {**os.environ, "HF_HUB_OFFLINE": "1", **env}
     return subprocess.run(
-        [sys.executable, "-m", "lora_advise.cli", *words], capture_output=True, text=True, cwd=cwd, env=full, timeout=120
+        [sys.executable, "-m", "lora_advise.cli", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=full,
+        timeout=120,
     )
 
 
@@ -46,7 +51,10 @@ def test_the_question_of_the_readme() -> None:
         (["--model", "8B", "--task", "qa", "--data", "no/such/file.jsonl"], "no/such/file.jsonl"),
         (["--model", "8B", "--task", "qa", "-o", "no/such/folder/report.md"], "no/such/folder"),
         (["--model", "8B", "--task", "qa", "--emit", "no/such/folder/plan.yaml"], "no/such/folder"),
-        (["--model", "8B", "--task", "qa", "--completion-tokens", "900", "--tokens-per-example", "100"], "--completion-tokens"),
+        (
+            ["--model", "8B", "--task", "qa", "--completion-tokens", "900", "--tokens-per-example", "100"],
+            "--completion-tokens",
+        ),
         (["--model", "roberta-base", "--task", "chat"], "encoder"),
         (["--task", "qa"], "--model"),
         (["--model", "8B"], "--task"),
@@ -69,7 +77,9 @@ def test_wrong_input_gets_one_clear_line(words: list[str], says: str, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "llama"}', '{"model_type": "nonsense"}', "\x00\x01", "null"])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"model_type": "llama"}', '{"model_type": "nonsense"}', "\x00\x01", "null"]
+)
 def test_a_broken_config_json(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     done = cli("--model", str(tmp_path), "--task", "qa")
@@ -114,7 +124,9 @@ def test_emit_then_lint_then_read(tmp_path: Path) -> None:
     assert "E2" in bad.stdout
 
 
-@pytest.mark.parametrize("word", ["run", "diagnose", "lint", "rule", "models", "gpus", "tasks", "source", "schema", "completion"])
+@pytest.mark.parametrize(
+    "word", ["run", "diagnose", "lint", "rule", "models", "gpus", "tasks", "source", "schema", "completion"]
+)
 def test_every_command_helps_with_an_example(word: str) -> None:
     done = cli(word, "-h")
     assert done.returncode == 0

@@ -1,7 +1,5 @@
 """The data probe on real small files: every format, honest counts, one sentence for whatever is broken."""
 
-# ruff: noqa: E501 - tables of cases read better unwrapped
-
 from __future__ import annotations
 
 import csv

@@ -1,7 +1,5 @@
 """GPUs by name, size and count; the local machine by fake vendors' tools on PATH."""
 
-# ruff: noqa: E501 - tables of cases read better unwrapped
-
 from __future__ import annotations
 
 import json

@@ -12,7 +12,21 @@ from lora_advise.errors import LoraAdviseError
 from lora_advise.tasks import TASKS
 
 MODELS = [row[0] for row in list_models()]
-DEVICES = ["12GB", "T4", "RTX4090", "2xRTX4090", "L40S", "A100-40GB", "H100-80GB", "4xA100-80GB", "8xH100", "H200", "MI300X", "cpu", None]
+DEVICES = [
+    "12GB",
+    "T4",
+    "RTX4090",
+    "2xRTX4090",
+    "L40S",
+    "A100-40GB",
+    "H100-80GB",
+    "4xA100-80GB",
+    "8xH100",
+    "H200",
+    "MI300X",
+    "cpu",
+    None,
+]
 REQUEST_FINDINGS = {"few-examples", "does-not-fit", "memory-tight", "hardly-any-examples"}
 """Rules that speak of what was asked: too little data, a device on which nothing fits."""
 
@@ -57,7 +71,11 @@ def test_every_question_gets_a_sound_plan(
 def in_range(value: object, sweep: tuple[object, ...] | None, field: str) -> None:
     numbers = [x for x in sweep or () if isinstance(x, (int, float))]
     if isinstance(value, (int, float)) and not isinstance(value, bool) and numbers:
-        assert min(numbers) <= value <= max(numbers) or field in ("effective_batch", "train.num_train_epochs"), (field, value, sweep)
+        assert min(numbers) <= value <= max(numbers) or field in ("effective_batch", "train.num_train_epochs"), (
+            field,
+            value,
+            sweep,
+        )
 
 
 @pytest.mark.parametrize("task", sorted(TASKS))

@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = {"advisor": "lora_advise", "rules": "lora_advise.rules", "templates": "lora_advise.templates", "runner": "lora_advise.runner"}
+ROOMS = {
+    "advisor": "lora_advise",
+    "rules": "lora_advise.rules",
+    "templates": "lora_advise.templates",
+    "runner": "lora_advise.runner",
+}
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).glob("*.py"))]
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "numpy"}
 
@@ -50,7 +55,19 @@ def test_nothing_imports_the_runner_at_module_level(path: Path) -> None:
 
 
 def test_rules_import_only_nouns_and_arithmetic() -> None:
-    allowed = {"facts", "finding", "rule", "rates", "adapters", "memory", "plan", "run_facts", "rules", "curve", "tasks"}
+    allowed = {
+        "facts",
+        "finding",
+        "rule",
+        "rates",
+        "adapters",
+        "memory",
+        "plan",
+        "run_facts",
+        "rules",
+        "curve",
+        "tasks",
+    }
     for path in (ROOT / "rules").glob("*.py"):
         for name in imports(path, top_level=False):
             if name.startswith("lora_advise."):
@@ -60,7 +77,11 @@ def test_rules_import_only_nouns_and_arithmetic() -> None:
 
 def test_nouns_import_no_knowledge() -> None:
     for noun in ("facts", "finding", "errors", "sources", "request"):
-        names = {n.split(".")[1] for n in imports(ROOT / "advisor" / f"{noun}.py", top_level=True) if n.startswith("lora_advise.")}
+        names = {
+            n.split(".")[1]
+            for n in imports(ROOT / "advisor" / f"{noun}.py", top_level=True)
+            if n.startswith("lora_advise.")
+        }
         assert names <= {"facts", "errors", "finding"}, noun
 
 
@@ -86,7 +107,9 @@ def test_no_broad_except() -> None:
 @pytest.mark.slow
 def test_the_wheel_holds_every_file(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path), str(ROOT)], capture_output=True, text=True
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path), str(ROOT)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+
 from lora_advise.errors import LoraAdviseError
 from lora_advise.runner import builtin
 from lora_advise.runner.builtin import builtin_data_paths, builtin_model_path
@@ -162,8 +163,9 @@ def test_the_template_marks_the_answer_and_its_end(loaded) -> None:
 @pytest.mark.slow
 def test_twenty_steps_of_pretraining_teach_something_and_load_again(tmp_path) -> None:
     need_torch()
-    from lora_advise.runner.tiny_model import build
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from lora_advise.runner.tiny_model import build
 
     seen: list[float] = []
     last = build(tmp_path, steps=20, report=lambda _, loss: seen.append(loss))
@@ -198,8 +200,8 @@ def test_a_lora_learns_the_skill_and_plain_peft_loads_it(loaded, tmp_path) -> No
         peft_config=peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
         args=trl.SFTConfig(
             output_dir=str(tmp_path), num_train_epochs=3, per_device_train_batch_size=8, learning_rate=3e-4,
-            lr_scheduler_type="cosine", warmup_steps=5, max_length=128, assistant_only_loss=True, bf16=False, use_cpu=True,
-            gradient_checkpointing=False, save_strategy="no", report_to=[], disable_tqdm=True, seed=0,
+            lr_scheduler_type="cosine", warmup_steps=5, max_length=128, assistant_only_loss=True, bf16=False,
+            use_cpu=True, gradient_checkpointing=False, save_strategy="no", report_to=[], disable_tqdm=True, seed=0,
         ),
     )  # fmt: skip
     before = trainer.evaluate()["eval_loss"]
