@@ -9,14 +9,10 @@ from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import LinearModule, ModelFacts
-
-CONFIG_LIMIT = 4 * 2**20
-"""Bytes of a config.json that are read at most, many times the size of a usual one."""
 
 LARGEST = 10**9
 """No dimension or layer count of a real model comes near this."""
@@ -36,42 +32,6 @@ def architectures() -> dict[str, Any]:
     return data
 
 
-def read_config(path: Path) -> tuple[dict[str, Any], Path]:
-    """The config of a model folder or config.json, and the file it was read from.
-
-    Raises LoraAdviseError when there is none, when it is too large, or when it is not a JSON object.
-    """
-    file = path / "config.json" if path.is_dir() else path
-    try:
-        size = file.stat().st_size
-        if size > CONFIG_LIMIT:
-            raise LoraAdviseError(
-                f"{file} has {size} bytes, more than the {CONFIG_LIMIT} that a config.json may have: "
-                "give the config.json that was saved with the model."
-            )
-        return parse_config(file.read_bytes(), str(file)), file
-    except OSError as error:
-        raise LoraAdviseError(
-            f"{file} cannot be read ({error.strerror or error}): "
-            "give a folder with a config.json, that file itself, or a model id."
-        ) from error
-
-
-def parse_config(raw: bytes, place: str) -> dict[str, Any]:
-    """The config as an object. Raises LoraAdviseError for anything but a JSON object."""
-    try:
-        config = json.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise LoraAdviseError(
-            f"{place} is not valid JSON ({error}): give the config.json that was saved with the model."
-        ) from error
-    if not isinstance(config, dict):
-        raise LoraAdviseError(
-            f"{place} holds a JSON {type(config).__name__}, not an object: give the model's config.json."
-        )
-    return config
-
-
 def from_config(config: dict[str, Any], name: str, path: str | None = None) -> ModelFacts:
     """Facts of the model that this config.json describes.
 
@@ -81,14 +41,27 @@ def from_config(config: dict[str, Any], name: str, path: str | None = None) -> M
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise LoraAdviseError(f"{path or name} has no model_type: give the config.json of a transformers model.")
-    formulas = architectures().get(model_type)
+    formulas = layout_of(config)
     if formulas is None:
         return _from_class(config, model_type, name, path)
     values = resolve_values(config, formulas, path or name)
     modules, tied_weights = _modules(formulas, values, path or name)
     rest = sum(_product(dims, values, path or name) for dims in formulas["rest"])
     total = sum(m.weights for m in modules) - tied_weights + rest
-    return facts_of(config, model_type, name, path, modules, total, formulas.get("kind", "dense"), values)
+    return facts_of({**values, **flatten(config)}, name, path, modules, (total, tied_weights > 0), formulas["kind"])
+
+
+def layout_of(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The formulas of the class that the config names, else of the type's usual class; sub-models must be those proved."""
+    flat = flatten(config)
+    fitting = [
+        layout
+        for layout in architectures().get(config["model_type"], ())
+        if all(flat.get(key, value) == value for key, value in layout["needs"].items())
+    ]
+    named = config.get("architectures") or ()
+    chosen: dict[str, Any] | None = next((layout for layout in fitting if layout["class"] in named), None)
+    return chosen or (fitting[0] if fitting else None)
 
 
 def resolve_values(config: dict[str, Any], formulas: dict[str, Any], place: str) -> dict[str, int]:
@@ -101,6 +74,9 @@ def resolve_values(config: dict[str, Any], formulas: dict[str, Any], place: str)
 
 
 def _value(key: str, default: Any, flat: dict[str, Any], values: dict[str, int], place: str) -> int:
+    counted = key.split("#")[0] + "#"
+    if "#" in key and counted in flat:
+        return int(flat.get(key, 0))
     names = [key, *_SPELLINGS.get(key.rsplit(".", 1)[-1], ())]
     head = key.rsplit(".", 1)[0] + "." if "." in key else ""
     for candidate in names:
@@ -109,6 +85,8 @@ def _value(key: str, default: Any, flat: dict[str, Any], values: dict[str, int],
             if not 0 <= found <= LARGEST:
                 raise LoraAdviseError(f"{place} says {key} = {found}, which no model has: correct that key.")
             return int(found)
+        if found is None and isinstance(default, int) and (candidate if "." in candidate else head + candidate) in flat:
+            return 0
     if isinstance(default, str):
         return evaluate(default, values, place)
     if default is None:
@@ -120,7 +98,7 @@ def _value(key: str, default: Any, flat: dict[str, Any], values: dict[str, int],
 
 _SPELLINGS: dict[str, tuple[str, ...]] = {
     "hidden_size": ("n_embd", "d_model", "dim"),
-    "num_hidden_layers": ("n_layer", "num_layers", "n_layers"),
+    "num_hidden_layers": ("n_layer", "num_layers", "n_layers", "encoder_layers"),
     "num_attention_heads": ("n_head", "n_heads", "num_heads", "encoder_attention_heads"),
     "intermediate_size": ("n_inner", "ffn_dim"),
     "max_position_embeddings": ("n_positions", "max_seq_len"),
@@ -140,6 +118,8 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             flat[f"{prefix}{key}#"] = len(value)
         else:
             flat[prefix + key] = value
+            if key == "feed_forward_proj":
+                flat[prefix + "is_gated_act"] = str(value).startswith("gated")
     return flat
 
 
@@ -150,7 +130,7 @@ def evaluate(formula: str, values: dict[str, int], place: str = "") -> int:
 
 @cache
 def _parsed(formula: str) -> ast.AST:
-    return ast.parse(formula.replace("#", "__of__").replace("-", "-"), mode="eval").body
+    return ast.parse(formula.replace("#", "__of__"), mode="eval").body
 
 
 def _node(node: ast.AST, values: dict[str, int], place: str) -> int:
@@ -206,9 +186,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "num_experts": ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
     "num_experts_per_tok": ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk", "top_k_experts"),
     "num_key_value_heads": ("num_key_value_heads", "num_kv_heads"),
-    "tie_word_embeddings": ("tie_word_embeddings",),
     "vocab_size": ("vocab_size",),
-    "head_dim": ("head_dim",),
+    "head_dim": ("head_dim", "d_kv"),
 }
 
 
@@ -225,30 +204,35 @@ def dimension(flat: dict[str, Any], key: str) -> int | None:
 
 
 def facts_of(
-    config: dict[str, Any], model_type: str, name: str, path: str | None, modules: tuple[LinearModule, ...], total: int,
-    kind: str, values: dict[str, int],
-) -> ModelFacts:  # fmt: skip
-    """The facts of a model from its modules, its parameter count and its config."""
-    flat = {**values, **flatten(config)}
+    flat: dict[str, Any], name: str, path: str | None, modules: tuple[LinearModule, ...], total: tuple[int, bool], kind: str
+) -> ModelFacts:
+    """The facts of a model from its flat config, its modules, and its parameter count with whether the head is tied."""
     size = {key: dimension(flat, key) for key in (*_SPELLINGS, *_KEYS)}
-    heads, hidden = size["num_attention_heads"] or 0, size["hidden_size"] or 0
+    attends = any(m.role == "attention" for m in modules)
+    heads, hidden = (size["num_attention_heads"] or 0) * attends, size["hidden_size"] or 0
     latent = dimension(flat, "qk_nope_head_dim")
-    head_dim = size["head_dim"] or (hidden // heads if heads else 0)
+    head_dim = (size["head_dim"] or hidden // heads) if heads else 0
     if latent is not None:
         head_dim = latent + (dimension(flat, "qk_rope_head_dim") or 0)
     experts, chosen = size["num_experts"], size["num_experts_per_tok"]
     return ModelFacts.model_validate({
-        "name": name, "path": path, "model_type": model_type, "kind": kind, "total_params": total,
-        "active_params": active_params(modules, total, experts, chosen),
+        "name": name, "path": path, "model_type": flat["model_type"], "kind": kind, "total_params": total[0],
+        "active_params": active_params(modules, total[0], experts, chosen),
         "hidden_size": hidden, "num_hidden_layers": size["num_hidden_layers"] or 0, "num_attention_heads": heads,
         "num_key_value_heads": size["num_key_value_heads"] or heads, "head_dim": head_dim,
-        "intermediate_size": size["intermediate_size"] or 0, "vocab_size": size["vocab_size"] or 0,
-        "tie_word_embeddings": bool(size["tie_word_embeddings"]),
+        "intermediate_size": size["intermediate_size"] or _width(flat, modules), "vocab_size": size["vocab_size"] or 0,
+        "tie_word_embeddings": total[1],
         "max_position_embeddings": size["max_position_embeddings"],
         "num_experts": experts or None, "num_experts_per_tok": chosen if experts else None,
         "has_vision": any(m.role == "vision" for m in modules), "has_audio": any(m.role == "audio" for m in modules),
         "recurrent_layers": recurrent_layers(modules), "modules": modules,
     })  # fmt: skip
+
+
+def _width(flat: dict[str, Any], modules: tuple[LinearModule, ...]) -> int:
+    """The MLP width of a config that does not state it under a standard name."""
+    stated = dimension(flat, "moe_intermediate_size")
+    return stated or next((m.d_out for m in modules if m.role == "mlp"), 0)
 
 
 def active_params(modules: tuple[LinearModule, ...], total: int, experts: int | None, chosen: int | None) -> int:
@@ -275,4 +259,4 @@ def _from_class(config: dict[str, Any], model_type: str, name: str, path: str | 
     seen = modules_on_meta(config)
     columns = ("path", "d_in", "d_out", "count", "role", "kind", "experts", "bias")
     modules = tuple(LinearModule.model_validate(dict(zip(columns, m, strict=True))) for m in seen["modules"])
-    return facts_of(seen["config"], model_type, name, path, modules, seen["total"], seen["kind"], {})
+    return facts_of(flatten(seen["config"]), name, path, modules, (seen["total"], bool(seen["tied"])), seen["kind"])

@@ -103,7 +103,8 @@ def _exists(path: Path) -> bool:
 
 
 def _from_path(path: Path) -> ModelFacts:
-    from lora_advise.architecture import from_config, read_config
+    from lora_advise.architecture import from_config
+    from lora_advise.config_json import read_config
 
     config, file = read_config(path)
     return from_config(config, str(path), str(file))

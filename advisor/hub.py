@@ -28,7 +28,7 @@ def config_from_hub(model_id: str) -> dict[str, Any] | None:
     raw = _download(model_id)
     if raw is None:
         return None
-    from lora_advise.architecture import parse_config
+    from lora_advise.config_json import parse_config
 
     return parse_config(raw, f"the config.json of {model_id} on the Hub")
 
@@ -56,7 +56,7 @@ def _read(model_id: str) -> bytes | None:
 
     from huggingface_hub import get_token, hf_hub_url
 
-    from lora_advise.architecture import CONFIG_LIMIT
+    from lora_advise.config_json import CONFIG_LIMIT
 
     try:
         url = hf_hub_url(model_id, "config.json")
