@@ -2,8 +2,8 @@
 .PHONY: test lint types link docs
 
 link:
-	@rm -rf .link && mkdir -p .link/lora_advise && ln -s ../../advisor/* .link/lora_advise/ && \
-	ln -s ../../rules ../../templates ../../runner .link/lora_advise/
+	@rm -rf .link && mkdir -p .link/lora_advise
+	@cd .link/lora_advise && ln -s ../../advisor/* . && ln -s ../../rules ../../templates ../../runner .
 
 types: link
 	python -m mypy

@@ -74,7 +74,7 @@ def resolve_values(config: dict[str, Any], formulas: dict[str, Any], place: str)
 
 
 def _value(key: str, default: Any, flat: dict[str, Any], values: dict[str, int], place: str) -> int:
-    counted = key.split("#")[0] + "#"
+    counted = key.split("#", maxsplit=1)[0] + "#"
     if "#" in key and counted in flat:
         return int(flat.get(key, 0))
     names = [key, *_SPELLINGS.get(key.rsplit(".", 1)[-1], ())]
@@ -100,7 +100,7 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "hidden_size": ("n_embd", "d_model", "dim"),
     "num_hidden_layers": ("n_layer", "num_layers", "n_layers", "encoder_layers"),
     "num_attention_heads": ("n_head", "n_heads", "num_heads", "encoder_attention_heads"),
-    "intermediate_size": ("n_inner", "ffn_dim"),
+    "intermediate_size": ("n_inner", "ffn_dim", "d_ff"),
     "max_position_embeddings": ("n_positions", "max_seq_len"),
 }
 """Older spellings of the standard keys, as the attribute maps of transformers' config classes list them."""
@@ -154,7 +154,7 @@ def _modules(formulas: dict[str, Any], values: dict[str, int], place: str) -> tu
     """The module families with a count above zero, and how many of their weights are stored in another module."""
     families = []
     tied_weights = 0
-    tied = {path: evaluate(test, values, place) for path, test in formulas.get("tied", {}).items()}
+    tied = {path: evaluate(str(test), values, place) for path, test in formulas.get("tied", {}).items()}
     for path, d_in, d_out, count, role, kind, experts, bias in formulas["modules"]:
         times, matrices = evaluate(str(count), values, place), evaluate(str(experts), values, place)
         if times <= 0 or matrices <= 0:
@@ -169,7 +169,11 @@ def _modules(formulas: dict[str, Any], values: dict[str, int], place: str) -> tu
             path=path, d_in=sides[0], d_out=sides[1], count=times, role=role, kind=kind, experts=matrices,
             bias=bool(evaluate(str(bias), values, place)),
         )  # fmt: skip
-        families.append(family)
+        same = next((n for n, f in enumerate(families) if f.model_copy(update={"count": times}) == family), None)
+        if same is None:
+            families.append(family)
+        else:
+            families[same] = family.model_copy(update={"count": times + families[same].count})
         if tied.get(path):
             tied_weights += family.weights
     return tuple(families), tied_weights
@@ -204,7 +208,12 @@ def dimension(flat: dict[str, Any], key: str) -> int | None:
 
 
 def facts_of(
-    flat: dict[str, Any], name: str, path: str | None, modules: tuple[LinearModule, ...], total: tuple[int, bool], kind: str
+    flat: dict[str, Any],
+    name: str,
+    path: str | None,
+    modules: tuple[LinearModule, ...],
+    total: tuple[int, bool],
+    kind: str,
 ) -> ModelFacts:
     """The facts of a model from its flat config, its modules, and its parameter count with whether the head is tied."""
     size = {key: dimension(flat, key) for key in (*_SPELLINGS, *_KEYS)}

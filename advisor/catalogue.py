@@ -189,7 +189,7 @@ def _from_hub(asked: str) -> ModelFacts:
         )
     else:
         reached = f"{asked} is no model of the catalogue and no existing folder or file"
-    near = names.closest(asked, index())
+    near = names.closest(asked[:100], index())
     hint = f"; the closest names are {', '.join(near)}" if near else ""
     raise LoraAdviseError(
         f"{reached}{hint}: give one of the catalogue's ids, a size such as 7B, or a folder with a config.json."

@@ -41,7 +41,7 @@ def warmup_exceeds_run(train: TrainFacts, facts: Facts) -> Iterator[Hit]:
         return
     warmup = min(100, max(5, round(0.03 * steps)), steps // 5)
     yield Hit(
-        f"{train.warmup_steps} warmup steps in a run of {steps}: the learning rate never reaches "
+        f"warmup_steps is {train.warmup_steps} in a run of {steps}: the learning rate never reaches "
         f"{format_lr(train.learning_rate)}; set warmup_steps to {warmup}.",
         ("train.warmup_steps",),
         (Change("train.warmup_steps", warmup),),

@@ -20,8 +20,8 @@ Module = list[Any]
 
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 _ROLES: tuple[tuple[str, str], ...] = (
-    (r"lm_head$|embed_out$|output_layer$|predictions\.decoder$|lm_head\.decoder$|^decoder$", "lm_head"),
-    (r"predictions\.transform|lm_head\.dense|^head\.|classifier|^score$|vocab_transform|vocab_projector", "head"),
+    (r"lm_head$|embed_out$|output_layer$|predictions\.decoder$|lm_head\.decoder$|^decoder$|vocab_projector", "lm_head"),
+    (r"predictions\.transform|lm_head\.dense|^head\.|classifier|^score$|vocab_transform", "head"),
     (
         r"projector|connector|merger|embed_vision|embed_audio|img_projection|modality_projection|projection_for",
         "projector",
@@ -50,6 +50,14 @@ def role_of(path: str, kind: str) -> str:
         tower = re.search(r"vision|visual|audio|patch", path)
         return "embedding" if tower is None else ("audio" if tower.group() == "audio" else "vision")
     return next((role for pattern, role in _ROLES if re.search(pattern, path)), "other")
+
+
+def with_roles(modules: list[Module]) -> list[Module]:
+    """The modules with their roles; a "shared" MLP without routed experts beside it is the model's plain MLP."""
+    roles = [role_of(m[0], m[5]) for m in modules]
+    if "expert" not in roles:
+        roles = ["mlp" if role == "shared_expert" else role for role in roles]
+    return [[*m[:4], role, *m[5:]] for m, role in zip(modules, roles, strict=True)]
 
 
 def build_on_meta(class_name: str, config: Row) -> nn.Module:
@@ -130,7 +138,8 @@ def observe(model: nn.Module) -> Row:
     found: dict[tuple[Any, ...], int] = {}
     tied: list[str] = []
     seen: set[int] = set()
-    for path, kind, d_in, d_out, experts, bias, weight in _matrices(model):
+    # Embeddings first: of two modules that share a weight, the head is the one called tied.
+    for path, kind, d_in, d_out, experts, bias, weight in sorted(_matrices(model), key=lambda m: m[1] != "embedding"):
         star = _INDEX.sub("*", path)
         if id(weight) in seen:
             if kind == "embedding":
@@ -139,7 +148,7 @@ def observe(model: nn.Module) -> Row:
         seen.add(id(weight))
         key = (star, d_in, d_out, role_of(star, kind), kind, experts, bias)
         found[key] = found.get(key, 0) + 1
-    modules = [[p, i, o, n, role, kind, e, b] for (p, i, o, role, kind, e, b), n in found.items()]
+    modules = with_roles([[p, i, o, n, role, kind, e, b] for (p, i, o, role, kind, e, b), n in found.items()])
     total = sum(p.numel() for p in model.parameters())
     once = sum(m[1] * m[2] * m[3] * m[6] for m in modules if m[0] not in tied)
     return {"modules": modules, "tied": sorted(set(tied)), "rest": total - once, "total": total}

@@ -255,7 +255,7 @@ names = st.sampled_from(
     st.sampled_from(["chat", "classification", "kto", "dpo"]),
 )
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_any_rows_are_facts_or_one_sentence(tmp_path: Path, rows: list[dict[str, object]], task: str) -> None:
     path = tmp_path / "fuzz.jsonl"
@@ -272,7 +272,7 @@ def test_any_rows_are_facts_or_one_sentence(tmp_path: Path, rows: list[dict[str,
 
 @given(st.binary(max_size=200), st.sampled_from([".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet"]))
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_any_bytes_are_facts_or_one_sentence(tmp_path: Path, content: bytes, suffix: str) -> None:
     path = tmp_path / f"fuzz{suffix}"
