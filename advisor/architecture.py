@@ -152,9 +152,8 @@ def _node(node: ast.AST, values: dict[str, int], place: str) -> int:
 
 def _modules(formulas: dict[str, Any], values: dict[str, int], place: str) -> tuple[tuple[LinearModule, ...], int]:
     """The module families with a count above zero, and how many of their weights are stored in another module."""
-    families = []
-    tied_weights = 0
-    tied = {path: evaluate(str(test), values, place) for path, test in formulas.get("tied", {}).items()}
+    tied = {path for path, test in formulas["tied"].items() if evaluate(str(test), values, place)}
+    counts: dict[tuple[Any, ...], int] = {}
     for path, d_in, d_out, count, role, kind, experts, bias in formulas["modules"]:
         times, matrices = evaluate(str(count), values, place), evaluate(str(experts), values, place)
         if times <= 0 or matrices <= 0:
@@ -165,18 +164,13 @@ def _modules(formulas: dict[str, Any], values: dict[str, int], place: str) -> tu
                 f"{place} gives {path} a side of {min(sides)}: "
                 "the dimensions in that config.json contradict each other."
             )
-        family = LinearModule(
-            path=path, d_in=sides[0], d_out=sides[1], count=times, role=role, kind=kind, experts=matrices,
-            bias=bool(evaluate(str(bias), values, place)),
-        )  # fmt: skip
-        same = next((n for n, f in enumerate(families) if f.model_copy(update={"count": times}) == family), None)
-        if same is None:
-            families.append(family)
-        else:
-            families[same] = family.model_copy(update={"count": times + families[same].count})
-        if tied.get(path):
-            tied_weights += family.weights
-    return tuple(families), tied_weights
+        key = (path, *sides, role, kind, matrices, bool(evaluate(str(bias), values, place)))
+        counts[key] = counts.get(key, 0) + times
+    families = tuple(
+        LinearModule(path=path, d_in=d_in, d_out=d_out, count=n, role=role, kind=kind, experts=experts, bias=bias)
+        for (path, d_in, d_out, role, kind, experts, bias), n in counts.items()
+    )
+    return families, sum(family.weights for family in families if family.path in tied)
 
 
 def _product(factors: list[str | int], values: dict[str, int], place: str) -> int:

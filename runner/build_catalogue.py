@@ -33,6 +33,7 @@ _ROLES: tuple[tuple[str, str], ...] = (
     (r"mlp\.gate\.wg|feed_forward\.gate(\.weight)?$", "router"),
     (r"shared_expert|shared_mlp", "shared_expert"),
     (r"experts|(input|output)_linear\.weight$", "expert"),
+    (r"output_gate|forget_gate|self_attn\.(conv1d|b_proj|g_[ab]_proj)", "mixer"),
     (
         r"linear_attn|mamba|mixer\.(in_proj|out_proj|x_proj|dt_proj|conv1d)|\.conv\.|linear_[xy]|conv_1d|linear_out",
         "mixer",

@@ -34,25 +34,34 @@ def optimizer_for(facts: Facts, trainer: Any) -> Any | None:
             loraplus_lr_embedding=train.embedding_learning_rate or train.learning_rate,
             **rest,
         )
-        # PEFT makes a group for every kind of weight; a scheduler may not meet an empty one.
-        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
-        return optimizer
-    return made(_embedding_groups(trainer, train.embedding_learning_rate, train.weight_decay), **arguments)
+        groups = optimizer.param_groups
+    else:
+        optimizer = made(_decay_groups(trainer, train.weight_decay), **arguments)
+        groups = optimizer.param_groups
+    if train.embedding_learning_rate is not None:
+        groups = _with_embedding_rate(trainer.model, groups, train.embedding_learning_rate)
+    # A scheduler may not meet the empty groups that PEFT makes for kinds of weights that are not there.
+    optimizer.param_groups[:] = [group for group in groups if group["params"]]
+    return optimizer
 
 
-def _embedding_groups(trainer: Any, rate: float | None, decay: float) -> list[dict[str, Any]]:
+def _decay_groups(trainer: Any, decay: float) -> list[dict[str, Any]]:
     decayed = set(trainer.get_decay_parameter_names(trainer.model))
-    groups: dict[tuple[bool, bool], list[Any]] = {}
-    for name, parameter in trainer.model.named_parameters():
-        if parameter.requires_grad:
-            embedding = any(part in name for part in EMBEDDINGS)
-            groups.setdefault((embedding, name in decayed), []).append(parameter)
-    if not any(embedding for embedding, _ in groups):
+    trained = [(name, p) for name, p in trainer.model.named_parameters() if p.requires_grad]
+    return [
+        {"params": [p for name, p in trained if name in decayed], "weight_decay": decay},
+        {"params": [p for name, p in trained if name not in decayed], "weight_decay": 0.0},
+    ]
+
+
+def _with_embedding_rate(model: Any, groups: list[dict[str, Any]], rate: float) -> list[dict[str, Any]]:
+    """The groups with every embedding weight moved into a twin of its group that has the embeddings' rate."""
+    embeddings = {id(p) for name, p in model.named_parameters() if any(part in name for part in EMBEDDINGS)}
+    twins = [{**group, "lr": rate, "params": [p for p in group["params"] if id(p) in embeddings]} for group in groups]
+    if not any(twin["params"] for twin in twins):
         raise LoraAdviseError(
             "train.embedding_learning_rate: no embedding is trained; "
             "add embed_tokens to lora.modules_to_save, or leave the rate out."
         )
-    return [
-        {"params": members, "weight_decay": decay if decays else 0.0, **({"lr": rate} if embedding else {})}
-        for (embedding, decays), members in groups.items()
-    ]
+    rest = [{**group, "params": [p for p in group["params"] if id(p) not in embeddings]} for group in groups]
+    return rest + twins

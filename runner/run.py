@@ -16,6 +16,7 @@ from lora_advise.runner.quiet import quiet_libraries
 from lora_advise.runner.run_folder import (
     CHECKPOINTS,
     DIAGNOSIS,
+    FAILURE,
     PLAN_FOR_PEOPLE,
     RECORD,
     check_folder,
@@ -147,9 +148,9 @@ def _train(job: Job, out: Path, checkpoint: Path | None) -> Ending:
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
             return Ending("failed", _out_of_memory(job))
         if main_process():
-            (out / "failure.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            (out / FAILURE).write_text(traceback.format_exc(), encoding="utf-8")
         reason = " ".join(str(error).split())[:200]
-        return Ending("failed", f"The training step failed: {reason} (the full trace is in {out / 'failure.txt'})")
+        return Ending("failed", f"The training step failed: {reason} (the full trace is in {out / FAILURE})")
     finally:
         job.progress.close()
 

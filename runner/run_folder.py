@@ -19,7 +19,8 @@ FULL_MODEL = "model"
 CHECKPOINTS = "checkpoints"
 CARD = "README.md"
 DIAGNOSIS = "diagnosis.json"
-OURS = (RECORD, PLAN, PLAN_FOR_PEOPLE, ADAPTER, FULL_MODEL, CHECKPOINTS, CARD, DIAGNOSIS)
+FAILURE = "failure.txt"
+OURS = (RECORD, PLAN, PLAN_FOR_PEOPLE, ADAPTER, FULL_MODEL, CHECKPOINTS, CARD, DIAGNOSIS, FAILURE)
 """Everything that a run writes; other files of the folder are the user's and stay as they are."""
 
 _COMPARED = ("task", "model", "lora", "quant", "train", "data")
@@ -57,7 +58,9 @@ def claim_folder(plan: Plan, out: Path, decisions: tuple[Any, ...]) -> Path | No
 
 
 def _holds_run(out: Path) -> bool:
-    return any((out / name).exists() for name in (RECORD, PLAN, ADAPTER, FULL_MODEL, CHECKPOINTS))
+    # A trainer makes its folder of checkpoints before it has any.
+    made = any((out / name).exists() for name in (RECORD, PLAN, ADAPTER, FULL_MODEL))
+    return made or any((out / CHECKPOINTS).glob("checkpoint-*"))
 
 
 def set_aside(out: Path) -> Path:

@@ -95,7 +95,7 @@ def trainer_arguments(facts: Facts, trainer: str, masking: dict[str, bool], devi
     if train.packing:
         deviations.append(f"train.packing: {trainer} training does not pack; every example is a row of its own.")
     if trainer == "classification":
-        return {}
+        return {"label_names": ["labels"]}
     if trainer == "reward":
         return {"max_length": train.max_length}
     beta = {} if train.beta is None else {"beta": train.beta}

@@ -240,6 +240,7 @@ def test_loss_falls_and_answers_become_right(trained: tuple[Any, str, Path]) -> 
     assert record.samples[0].before != record.samples[0].after
     assert "step 60/60" in said
     assert outcome.exit_code in {0, 1}
+    assert not (out / "previous-1").exists()
     assert outcome.diagnosis is not None
 
 

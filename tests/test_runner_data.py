@@ -272,4 +272,4 @@ def test_real_logs_are_read() -> None:
     for path in sorted(CORPUS.glob("*.json")):
         run = read_run(path)
         assert len(run.log) >= 3, path.name
-        assert all(0 <= e.step for e in run.log)
+        assert all(e.step >= 0 for e in run.log)
