@@ -102,7 +102,7 @@ def decide_schedule(draft: Draft, rate: float, steps: int, method: Method) -> No
     kept = draft.values["train.lr_scheduler_type"] == "cosine_with_min_lr"
     draft.values["train.lr_scheduler_kwargs"] = {"min_lr_rate": 0.1} if kept else {}
     share = 0.1 if rate >= 3e-4 and draft.data.examples < 1_000 else 0.05 if draft.model.kind == "encoder" else 0.03
-    warmup = max(1, min(max(5, round(share * steps)), 100, steps // 5))
+    warmup = min(max(5, round(share * steps)), 100, steps // 5)
     draft.decide(
         "train.warmup_steps", "rate", "Warmup", warmup, shown=f"{warmup} steps",
         because=f"{share:.0%} of {steps:,} steps, at least 5 and at most 100, never more than a fifth of the run.",
