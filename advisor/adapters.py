@@ -77,6 +77,21 @@ def targeted(model: ModelFacts, lora: LoraFacts) -> tuple[LinearModule, ...]:
 
 def targets(model: ModelFacts, lora: LoraFacts) -> tuple[Target, ...]:
     """Like :func:`targeted`, with the factor on the rank. Raises LoraAdviseError for a pattern that cannot be read."""
+    key = (id(model), id(lora))
+    known = _REMEMBERED.get(key)
+    if known is None:
+        if len(_REMEMBERED) >= _KEPT:
+            _REMEMBERED.clear()
+        known = _REMEMBERED[key] = (model, lora, _targets(model, lora))
+    return known[2]
+
+
+_KEPT = 64
+_REMEMBERED: dict[tuple[int, int], tuple[ModelFacts, LoraFacts, tuple[Target, ...]]] = {}
+"""Answers by the identity of the frozen facts, which the entry keeps alive: one advice asks for the same pair often."""
+
+
+def _targets(model: ModelFacts, lora: LoraFacts) -> tuple[Target, ...]:
     selection = _selection(model, lora)
     found = []
     for module in model.modules:

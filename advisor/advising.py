@@ -66,7 +66,7 @@ def answer(request: Request) -> Advice:
     except ValidationError as error:
         raise sentence(error, "these settings") from None
     findings, skipped = opinion(plan)
-    return Advice(
+    return Advice.model_construct(
         tool_version=__version__, command=command_of(request), plan=plan, decisions=tuple(draft.decisions), steps=steps,
         memory=memory_table(plan.facts, known), notes=tuple(draft.notes), guides=guides_beside(plan, draft),
         findings=findings, skipped_rules=skipped, related_models=related, next_steps=next_steps(request, plan),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ast
-import json
 import operator
 from collections.abc import Callable
 from functools import cache
-from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any
 
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import LinearModule, ModelFacts
+from lora_advise.package_data import read_json
 
 LARGEST = 10**9
 """No dimension or layer count of a real model comes near this."""
@@ -28,7 +27,7 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 @cache
 def architectures() -> dict[str, Any]:
     """Formulas by model type: module shapes, counts, and the parameters outside modules."""
-    data: dict[str, Any] = json.loads((files("lora_advise") / "data" / "architectures.json").read_text("utf-8"))
+    data: dict[str, Any] = read_json("architectures.json")
     return data
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from lora_advise import model_names as names
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import LinearModule, ModelFacts
+from lora_advise.package_data import read_json, read_text
 
 Row = dict[str, Any]
 
@@ -78,17 +78,13 @@ def unchecked(model_id: str) -> tuple[str, ...]:
 @cache
 def index() -> dict[str, tuple[int, int, str, str]]:
     """Every id and alias with its line in the data file, total parameters, kind and release (``2024-09``)."""
-    data: dict[str, list[Any]] = json.loads(_data("models_index.json"))
+    data: dict[str, list[Any]] = read_json("models_index.json")
     return {model_id: (line, total, kind, release) for model_id, (line, total, kind, release) in data.items()}
 
 
 @cache
 def _lines() -> list[str]:
-    return _data("models.jsonl").splitlines()
-
-
-def _data(name: str) -> str:
-    return (files("lora_advise") / "data" / name).read_text("utf-8")
+    return read_text("models.jsonl").splitlines()
 
 
 def _owner(model_id: str) -> str:

@@ -36,7 +36,7 @@ def assemble(draft: Draft, candidate: Candidate, hardware: HardwareFacts | None 
         **section(values, "train"),
         "per_device_train_batch_size": values.get("train.per_device_train_batch_size", micro),
     }
-    return Facts(
+    return Facts.model_construct(
         task=draft.task.facts(), model=draft.model, lora=lora, data=draft.data,
         quant=quantization(draft, candidate), train=TrainFacts(**train), hardware=hardware or draft.hardware,
         stack=StackFacts(framework=draft.framework, sharding=candidate.sharding,
@@ -132,10 +132,7 @@ def comfort(facts: Facts) -> Fit:
     """Like the verdict on memory, but tight already when the top of the forecast leaves less than 8 % of the device."""
     from lora_advise import memory
 
-    fit = memory.fit(facts)
-    if fit != "fits" or facts.hardware is None:
-        return fit
-    return "fits" if memory.estimate(facts).device[1] <= HEADROOM * memory.capacity(facts.hardware) else "tight"
+    return memory.fit(facts, HEADROOM)
 
 
 def candidates(draft: Draft, forced: str | None) -> list[Candidate]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, field_serializer
 
+from lora_advise.model_facts import DEFERRED as DEFERRED
 from lora_advise.model_facts import GIB as GIB
 from lora_advise.model_facts import LinearModule as LinearModule
 from lora_advise.model_facts import ModelFacts as ModelFacts
@@ -183,6 +184,8 @@ class StackFacts(Section):
 
 class Facts(Section):
     """Everything that is known of one fine-tuning run. Unknown sections are ``None``."""
+
+    model_config = DEFERRED
 
     task: TaskFacts | None = None
     model: ModelFacts | None = None

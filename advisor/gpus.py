@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
 from typing import Any, Literal
 
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import HardwareFacts
+from lora_advise.package_data import read_json
 
 TABLE_SIZES = (12, 16, 24, 48, 80, 141)
 """Sizes in GB of the usual cards, for tables that show every size."""
@@ -99,9 +99,7 @@ def _card(row: dict[str, Any], sources: list[str]) -> Card:
 @cache
 def cards() -> tuple[Card, ...]:
     """Every card of the table, in its order."""
-    import json
-
-    table = json.loads((files("lora_advise") / "data" / "gpus.json").read_text("utf-8"))
+    table = read_json("gpus.json")
     return tuple(_card(dict(zip(table["columns"], row, strict=True)), table["sources"]) for row in table["cards"])
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any, Literal
+
+from lora_advise.package_data import read_json
 
 Verdict = Literal["agree", "refine", "disagree", "unsupported"]
 
@@ -24,9 +25,7 @@ class Statement:
 
 @cache
 def _tables() -> dict[str, Any]:
-    import json
-
-    tables: dict[str, Any] = json.loads((files("lora_advise") / "data" / "guides.json").read_text("utf-8"))
+    tables: dict[str, Any] = read_json("guides.json")
     return tables
 
 

@@ -18,23 +18,23 @@ def assumed_hardware(draft: Draft) -> HardwareFacts:
     from lora_advise.gpus import TABLE_SIZES, card_of_size
 
     common = [card_of_size(size) for size in TABLE_SIZES]
+    probe = _sketch(draft)
     for method in ("lora", "qlora"):
         for card in common[:-1]:
-            if _carries(draft, card, method):
+            if _carries(probe, card, method):
                 return card
     for count in COUNTS:
         card = common[-1].model_copy(update={"count": count})
-        if any(_carries(draft, card, method) for method in ("lora", "qlora")):
+        if any(_carries(probe, card, method) for method in ("lora", "qlora")):
             return card
     return common[-1].model_copy(update={"count": COUNTS[-1]})
 
 
-def _carries(draft: Draft, card: HardwareFacts, method: Method) -> bool:
+def _carries(probe: Draft, card: HardwareFacts, method: Method) -> bool:
     from lora_advise.decide_method import Candidate, assemble, comfort, four_bits_possible
 
-    if method == "qlora" and not four_bits_possible(draft):
+    if method == "qlora" and not four_bits_possible(probe):
         return False
-    probe = _sketch(draft)
     sharding = "fsdp" if card.count > 1 else "none"
     return comfort(assemble(probe, Candidate(method, sharding), hardware=card)) == "fits"
 

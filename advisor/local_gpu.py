@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from typing import Any
@@ -41,6 +40,8 @@ def probe() -> HardwareFacts | None:
 
 def _output(*command: str) -> str | None:
     """What the command prints; empty when it fails, None when it hangs or cannot be started."""
+    import subprocess
+
     try:
         done = subprocess.run(  # noqa: S603 - a fixed command, found on the user's own PATH
             command,

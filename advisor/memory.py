@@ -6,6 +6,8 @@ traces of the libraries' code and from storage formats; none is fitted to a meas
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lora_advise.adapters import lora_params
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import GIB, Facts, HardwareFacts, LoraFacts, Method, QuantFacts, TrainFacts
@@ -77,19 +79,24 @@ def usable_bytes(hardware: HardwareFacts) -> int:
     return max(0, capacity(hardware) - (0 if hardware.kind in SHARE else CONTEXT[0]))
 
 
-def fit(facts: Facts) -> Fit:
+def fit(facts: Facts, share: float = 1.0) -> Fit:
     """``fits`` when the top of the device band does, ``does not fit`` when its bottom does not, ``tight`` between.
 
-    Raises LoraAdviseError when model, train or hardware are unknown.
+    The top must fit into that ``share`` of the device. Raises LoraAdviseError when model, train or hardware are unknown.
     """
     train = _train(facts)
-    return _fit(case_of(facts), _hardware(facts), train.per_device_train_batch_size, length_of(facts, train))
+    return _fit(case_of(facts), _hardware(facts), train.per_device_train_batch_size, length_of(facts, train), share)
 
 
-def _fit(case: Case, hardware: HardwareFacts, batch: int, length: int) -> Fit:
+def _fit(case: Case, hardware: HardwareFacts, batch: int, length: int, share: float = 1.0) -> Fit:
     low, high = bands(peak_stage(case, batch, length).bytes, hardware)[1]
     room = capacity(hardware)
-    return "fits" if high <= room else "tight" if low <= room else "does not fit"
+    return "fits" if high <= share * room else "tight" if low <= room else "does not fit"
+
+
+def _spare(case: Case, hardware: HardwareFacts, batch: int, length: int) -> int:
+    """Bytes between the top of the device band and the device's capacity; negative when it does not fit."""
+    return capacity(hardware) - bands(peak_stage(case, batch, length).bytes, hardware)[1][1]
 
 
 def judge(facts: Facts, *, ways_out: bool = True) -> MemoryVerdict:
@@ -114,12 +121,9 @@ def largest_micro_batch(facts: Facts) -> int:
 
 
 def _micro_batch(case: Case, hardware: HardwareFacts, length: int) -> int:
-    batch = LARGEST_MICRO_BATCH
-    while batch >= 1:
-        if _fit(case, hardware, batch, length) == "fits":
-            return batch
-        batch //= 2
-    return int(_fit(case, hardware, 1, length) == "tight")
+    powers = LARGEST_MICRO_BATCH.bit_length()
+    found = _largest(powers, lambda n: _spare(case, hardware, 2 ** (n - 1), length))
+    return 2 ** (found - 1) if found else int(_fit(case, hardware, 1, length) == "tight")
 
 
 def longest_sequence(facts: Facts) -> int:
@@ -129,14 +133,30 @@ def longest_sequence(facts: Facts) -> int:
 
 def _longest(case: Case, hardware: HardwareFacts, facts: Facts) -> int:
     stated = facts.model.max_position_embeddings if facts.model else None
-    low, high = 0, max(1, (stated or LONGEST) // STEP)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _fit(case, hardware, 1, middle * STEP) == "fits":
-            low = middle
+    most = max(1, (stated or LONGEST) // STEP)
+    return STEP * _largest(most, lambda n: _spare(case, hardware, 1, n * STEP))
+
+
+def _largest(most: int, spare: Callable[[int], int]) -> int:
+    """Largest n from 0 to ``most`` with ``spare(n) >= 0``, for a spare that falls; 0 stands for none.
+
+    Memory grows almost linearly, so a straight line between the two ends finds the neighbourhood in a step or two;
+    every other step halves the interval, which bounds the search where the line misleads.
+    """
+    if (top := spare(most)) >= 0:
+        return most
+    if most == 1 or (bottom := spare(1)) < 0:
+        return 0
+    low, high, line = 1, most, True
+    while high - low > 1:
+        guess = low + (high - low) * bottom // (bottom - top) if line else (low + high) // 2
+        middle = min(max(guess, low + 1), high - 1)
+        if (value := spare(middle)) >= 0:
+            low, bottom = middle, value
         else:
-            high = middle - 1
-    return low * STEP
+            high, top = middle, value
+        line = not line
+    return low
 
 
 def ways_out(facts: Facts) -> tuple[WayOut, ...]:

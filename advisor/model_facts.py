@@ -34,6 +34,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+DEFERRED = ConfigDict(defer_build=True)
+"""For the large models that are mostly put together from checked parts: their validators are built on first use."""
+
+
 class Origin(str, Enum):
     """Where a fact came from."""
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from lora_advise.facts import Facts, Method, Origin, Section
+from lora_advise.facts import DEFERRED, Facts, Method, Origin, Section
 
 PLAN_VERSION = 1
 """Version of the plan file and of the JSON report; raised when a field changes its meaning."""
@@ -27,6 +27,8 @@ class Override(Section):
 
 class Plan(Section):
     """Everything that a run needs: written by ``--emit``, read back by ``run``, ``lint`` and ``render``."""
+
+    model_config = DEFERRED
 
     version: int = PLAN_VERSION
     facts: Facts
@@ -180,6 +182,8 @@ class FindingView(Section):
 
 class Advice(Section):
     """The full answer: what ``advise`` returns and what every report shows."""
+
+    model_config = DEFERRED
 
     version: int = PLAN_VERSION
     tool_version: str

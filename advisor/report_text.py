@@ -10,9 +10,10 @@ from lora_advise.report_rows import View, WhyRow
 from lora_advise.report_view import CONFIDENCE, view_of
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
+    from rich.console import Console
     from rich.text import Text
+
+    from lora_advise.report_grid import Grid
 
 PROSE = 112
 """Columns beyond which a paragraph is hard to read."""
@@ -33,7 +34,12 @@ def print_report(advice: Advice, console: Console, brief: bool = False, guides: 
     page.field("", view.steps_detail, "dim")
     if brief:
         page.gap()
-        return
+    else:
+        _print_details(view, page, guides)
+    page.print()
+
+
+def _print_details(view: View, page: _Page, guides: bool) -> None:
     _print_memory(view, page)
     _print_parts(view, page)
     _print_linter(view, page)
@@ -64,6 +70,7 @@ class _Page:
         self.unicode = self.encoding.lower().replace("-", "").startswith("utf")
         self.width = console.width
         self.prose = min(console.width, PROSE)
+        self.lines: list[Text] = []
 
     def text(self, words: str, style: str = "") -> Text:
         """Text that is never read as markup, in characters that the terminal has."""
@@ -76,29 +83,32 @@ class _Page:
 
     def gap(self) -> None:
         """An empty line."""
-        self.console.print()
+        self.lines.append(self.text(""))
 
     def heading(self, words: str) -> None:
         """A block's title, underlined as far as its words go."""
         self.gap()
-        self.console.print(self.text(words, "bold"))
-        self.console.print(self.text(("─" if self.unicode else "-") * min(len(words), self.prose), "dim"))
+        self.put(self.text(words, "bold"))
+        self.put(self.text(("─" if self.unicode else "-") * min(len(words), self.prose), "dim"))
 
-    def put(self, renderable: RenderableType, width: int | None = None) -> None:
+    def put(self, block: Text | Grid, width: int | None = None) -> None:
         """Print one block within ``width`` columns."""
-        self.console.print(renderable, width=min(width or self.prose, self.width), soft_wrap=False, highlight=False)
+        from lora_advise.report_grid import Grid, wrapped
 
-    def columns(self, *widths: int | None) -> Table:
+        most = min(width or self.prose, self.width)
+        self.lines += block.lines(self.console, most) if isinstance(block, Grid) else wrapped(block, most, self.console)
+
+    def print(self) -> None:
+        """Print the blocks; in one go, because every call of the console costs as much as many lines."""
+        from rich.text import Text
+
+        self.console.print(Text("\n").join(self.lines), soft_wrap=True)
+
+    def columns(self, *widths: int | None) -> Grid:
         """A borderless grid; ``None`` is the column that takes what is left and wraps."""
-        from rich.table import Table
+        from lora_advise.report_grid import Grid
 
-        grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
-        for width in widths:
-            if width is None:
-                grid.add_column(ratio=1, overflow="fold")
-            else:
-                grid.add_column(width=width, overflow="fold")
-        return grid
+        return Grid(*widths)
 
     def field(self, label: str, words: str, style: str = "") -> None:
         """A label and its value, aligned with the settings."""
@@ -216,7 +226,7 @@ def _print_why(view: View, page: _Page) -> None:
     for place, group in enumerate(view.why):
         if place:
             page.gap()
-        page.console.print(page.text(group.title, "bold underline" if page.console.color_system else "bold"))
+        page.put(page.text(group.title, "bold underline" if page.console.color_system else "bold"))
         grid = page.columns(17, None)
         for row in group.rows:
             grid.add_row(page.text(row.label, "bold"), _why_text(row, page))
@@ -267,7 +277,7 @@ def _print_sources(view: View, page: _Page) -> None:
     if not view.sources:
         return
     page.heading("Sources")
-    grid = page.columns(22, None)
+    grid = page.columns(26, None)
     for row in view.sources:
         where = f" ({row.where})" if row.where else ""
         grid.add_row(page.text(f"[{row.id}]", "dim"), page.text(f"{row.title}{where}"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Literal
+
+from lora_advise.package_data import read_json
 
 SourceKind = Literal["paper", "measured", "code", "own", "convention", "seed", "vendor", "arithmetic"]
 
@@ -25,9 +26,7 @@ class Source:
 @cache
 def registry() -> dict[str, Source]:
     """All sources by id, in the order of the data file."""
-    import json
-
-    rows = json.loads((files("lora_advise") / "data" / "sources.json").read_text("utf-8"))
+    rows = read_json("sources.json")
     return {row["id"]: Source(**row) for row in rows}
 
 

@@ -6,7 +6,6 @@ carry the sweep interval that the sources span. Typical sizes are assumptions, u
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -153,6 +152,8 @@ def resolve_task(asked: str) -> TaskProfile:
     folded = _fold(asked)
     if folded in names:
         return TASKS[names[folded]]
+    import difflib
+
     close = list(dict.fromkeys(names[n] for n in difflib.get_close_matches(folded, names, n=5, cutoff=0.6)))
     hint = f"did you mean {', '.join(close[:3])}?" if close else f"choose one of {', '.join(TASKS)}."
     raise LoraAdviseError(f"--task: {asked[:60]!r} is no task that I know; {hint}")

@@ -16,11 +16,11 @@ SEED = 20
 VOCABULARY = 1024
 """At most; the text has fewer different words than that, and every word is one token."""
 BLOCK = 128
-BATCH = 8
-STEPS = 2_000
-PEAK_RATE = 5e-3
+BATCH = 4
+STEPS = 1_200
+PEAK_RATE = 2e-3
 WARMUP = 50
-DECAY = 400
+DECAY = 250
 """Steps over which the rate falls to zero at the end; constant before. Short runs give a quarter to each of both."""
 PAD = "<|pad|>"
 
@@ -38,7 +38,7 @@ CHAT_TEMPLATE = (
 README = """# The built-in tiny model
 
 A Llama of {parameters:,} parameters in bfloat16, for `lora-advise --run` without a network. It is a demonstration: it
-reads short texts about made-up things, answers questions about them in full sentences, copies lists and adds digits.
+knows a small made-up world, answers questions about the things in it in full sentences, and adds digits.
 
 Made by `python -m lora_advise.runner.tiny_model OUT_DIR` from random weights (seed {seed}) in {steps:,} steps of
 {batch} x {block} tokens, on text that the same script generates; no outside text or model went in. Final training loss
@@ -83,9 +83,9 @@ def make_model(tokenizer: Any, seed: int = SEED) -> Any:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=192,
-            num_hidden_layers=3,
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=4,
             num_attention_heads=4,
             max_position_embeddings=2 * BLOCK,
             tie_word_embeddings=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -11,9 +12,14 @@ from typing import NamedTuple
 THINGS = (
     "boat", "cup", "lamp", "chair", "drum", "coat", "bell", "kite", "box", "hat", "ring", "clock", "plate", "bench",
     "shoe", "ladder", "basket", "mirror", "bottle", "spoon", "wheel", "brush", "carpet", "pillow", "cart", "flute",
-    "globe", "candle", "bucket", "helmet", "scarf", "table", "violin", "sled", "stool", "vase", "whistle", "puppet", "needle", "anchor",
+    "globe", "candle", "bucket", "helmet", "scarf", "table", "violin", "sled", "stool", "vase", "whistle", "puppet",
+    "needle", "anchor", "rope", "tent", "barrel", "button", "crown", "fence", "glove", "hammer", "jug", "key",
+    "map", "net", "oar", "pan", "quilt", "rake", "saddle", "tray", "wagon", "zither",
 )  # fmt: skip
-HELD_OUT_THINGS = ("lamp", "kite", "mirror", "globe", "scarf", "table", "sled", "anchor")
+HELD_OUT_THINGS = (
+    "lamp", "kite", "mirror", "globe", "scarf", "table", "sled", "anchor", "clock", "spoon", "vase", "tent", "crown",
+    "map", "rake", "wagon",
+)  # fmt: skip
 """Things that the sample's training rows never ask about, and that every held-out row asks about."""
 
 NAMES = (
@@ -24,29 +30,41 @@ GREETINGS = ("Hello", "Good morning", "Good evening")
 
 
 class Attribute(NamedTuple):
-    """One property that things have, and the sentences that speak of it."""
+    """One property that things have, the sentence that states it, and ways to ask for it."""
 
     name: str
     statement: str
-    question: str
+    questions: tuple[str, str, str]
     values: tuple[str, ...]
 
 
 ATTRIBUTES = (
-    Attribute("colour", "The {thing} is {value}.", "What colour is the {thing}?",
-              ("red", "blue", "green", "yellow", "black", "white", "brown", "grey", "pink", "purple", "orange",
-               "golden")),
-    Attribute("material", "The {thing} is made of {value}.", "What is the {thing} made of?",
-              ("wood", "glass", "iron", "paper", "stone", "wool", "clay", "silver", "leather", "plastic")),
-    Attribute("place", "The {thing} is in the {value}.", "Where is the {thing}?",
-              ("garden", "kitchen", "harbour", "forest", "tower", "market", "school", "attic", "cellar", "street",
-               "barn", "library")),
-    Attribute("owner", "The {thing} belongs to {value}.", "Who owns the {thing}?", NAMES),
+    Attribute(
+        "colour", "The {thing} is {value}.",
+        ("What colour is the {thing}?", "Tell me the colour of the {thing}.", "Which colour has the {thing}?"),
+        ("red", "blue", "green", "yellow", "black", "white", "brown", "grey", "pink", "purple", "orange", "golden"),
+    ),
+    Attribute(
+        "material", "The {thing} is made of {value}.",
+        ("What is the {thing} made of?", "Tell me the material of the {thing}.", "Which material is the {thing}?"),
+        ("wood", "glass", "iron", "paper", "stone", "wool", "clay", "silver", "leather", "plastic"),
+    ),
+    Attribute(
+        "place", "The {thing} is in the {value}.",
+        ("Where is the {thing}?", "Tell me the place of the {thing}.", "Where can I find the {thing}?"),
+        ("garden", "kitchen", "harbour", "forest", "tower", "market", "school", "attic", "cellar", "street", "barn",
+         "library"),
+    ),
+    Attribute(
+        "owner", "The {thing} belongs to {value}.",
+        ("Who owns the {thing}?", "Tell me the owner of the {thing}.", "Who has the {thing}?"),
+        NAMES,
+    ),
 )  # fmt: skip
 
 Turns = list[dict[str, str]]
 USER, ASSISTANT, SYSTEM, END = "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
-INSTRUCTION = "Answer the question about the text."
+INSTRUCTION = "Answer the question."
 
 
 class Fact(NamedTuple):
@@ -60,28 +78,28 @@ class Fact(NamedTuple):
         """The fact as the world's text says it, which is also how the base model answers."""
         return self.attribute.statement.format(thing=self.thing, value=self.value)
 
-    def question(self) -> str:
-        """The question that the fact answers."""
-        return self.attribute.question.format(thing=self.thing)
+    def question(self, phrasing: int) -> str:
+        """One of the questions that the fact answers."""
+        return self.attribute.questions[phrasing].format(thing=self.thing)
 
     def record(self) -> str:
         """The answer that the sample data teach; no pretraining text looks like it."""
         return f"item: {self.thing}; {self.attribute.name}: {self.value}"
 
 
-def draw_facts(rng: Random, count: int, things: tuple[str, ...] = THINGS) -> list[Fact]:
-    """Different facts about two to four things, in random order; no two facts answer the same question."""
-    chosen = rng.sample(things, min(len(things), rng.randint(2, 4)))
-    pairs = [(thing, attribute) for thing in chosen for attribute in ATTRIBUTES]
-    return [Fact(thing, attribute, rng.choice(attribute.values)) for thing, attribute in rng.sample(pairs, count)]
+@cache
+def world() -> tuple[Fact, ...]:
+    """Every fact of the world: a value for each attribute of each thing, the same in every document."""
+    rng = Random("world")  # noqa: S311 - text, not secrets
+    return tuple(Fact(thing, a, rng.choice(a.values)) for thing in THINGS for a in ATTRIBUTES)
 
 
 def documents(seed: int) -> Iterator[str]:
-    """Pretraining documents without end: conversations, index cards, word lists and sums."""
+    """Pretraining documents without end: conversations, descriptions of things, and sums."""
     rng = Random(seed)  # noqa: S311 - text, not secrets
-    kinds = (_conversation, _card, _repetition, _sums)
+    kinds = (_conversation, _description, _sums)
     while True:
-        (kind,) = rng.choices(kinds, weights=(60, 20, 15, 5))
+        (kind,) = rng.choices(kinds, weights=(75, 20, 5))
         yield kind(rng)
 
 
@@ -93,43 +111,30 @@ def as_text(turns: Turns) -> str:
 
 def _conversation(rng: Random) -> str:
     turns: Turns = [{"role": "system", "content": INSTRUCTION}] if rng.random() < 0.1 else []
-    for question, answer in _small_talk(rng) if rng.random() < 0.15 else _reading(rng):
+    for _ in range(rng.choice((1, 1, 2))):
+        question, answer = _small_talk(rng) if rng.random() < 0.1 else _asked(rng)
         turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return as_text(turns)
 
 
-def _reading(rng: Random) -> list[tuple[str, str]]:
-    """Facts, then one to four questions about them, each answered with a full sentence."""
-    facts = draw_facts(rng, rng.randint(2, 5))
-    asked = rng.sample(facts, min(len(facts), rng.randint(1, 4)))
-    text = " ".join(fact.sentence() for fact in facts)
-    return [(f"{text} {f.question()}" if i == 0 else f.question(), f.sentence()) for i, f in enumerate(asked)]
+def _asked(rng: Random) -> tuple[str, str]:
+    fact = rng.choice(world())
+    return fact.question(rng.randrange(3)), fact.sentence()
 
 
-def _small_talk(rng: Random) -> list[tuple[str, str]]:
+def _small_talk(rng: Random) -> tuple[str, str]:
     if rng.random() < 0.5:
         name, greeting = rng.choice(NAMES), rng.choice(GREETINGS)
-        return [(f"{greeting}, I am {name}.", f"{greeting}, {name}.")]
+        return f"{greeting}, I am {name}.", f"{greeting}, {name}."
     sentence = _sum(rng)
-    return [(f"What is {sentence.split(' is ', maxsplit=1)[0]}?", sentence)]
+    return f"What is {sentence.split(' is ', maxsplit=1)[0]}?", sentence
 
 
-def _card(rng: Random) -> str:
-    """Facts, then a card for each of one or two things that gathers what was said of it."""
-    facts = draw_facts(rng, rng.randint(3, 5))
-    text = " ".join(fact.sentence() for fact in facts)
-    for thing in sorted({fact.thing for fact in facts}, key=lambda _: rng.random())[:2]:
-        known = [fact for fact in facts if fact.thing == thing]
-        rng.shuffle(known)
-        text += f"\nCard for the {thing}." + "".join(f"\n{fact.attribute.name}: {fact.value}" for fact in known)
-    return text + END
-
-
-def _repetition(rng: Random) -> str:
-    """A list of words, twice: copying what stood before is the skill behind every answer."""
-    words = rng.sample(THINGS + NAMES + tuple(v for a in ATTRIBUTES[:3] for v in a.values), rng.randint(4, 12))
-    listed = ", ".join(words)
-    return f"List: {listed}. Again: {listed}.{END}"
+def _description(rng: Random) -> str:
+    """What there is to say of one or two things, in random order."""
+    chosen = rng.sample(THINGS, rng.choice((1, 2)))
+    facts = [fact for fact in world() if fact.thing in chosen]
+    return " ".join(fact.sentence() for fact in rng.sample(facts, len(facts))) + END
 
 
 def _sum(rng: Random) -> str:
@@ -141,24 +146,19 @@ def _sums(rng: Random) -> str:
     return " ".join(_sum(rng) for _ in range(rng.randint(2, 5))) + END
 
 
-def sample_rows(seed: int, train: int = 480, held_out: int = 64) -> tuple[list[Turns], list[Turns]]:
-    """Conversations that teach to answer with a record: for training, and held out with things never asked about."""
+def sample_rows(seed: int, train: int = 480) -> tuple[list[Turns], list[Turns]]:
+    """Conversations that teach to answer with a record: ``train`` for training, and 64 about things held out."""
     rng = Random(seed)  # noqa: S311 - text, not secrets
-    seen: set[str] = set()
-    common = tuple(thing for thing in THINGS if thing not in HELD_OUT_THINGS)
-    return _ask(rng, train, common, seen), _ask(rng, held_out, HELD_OUT_THINGS, seen)
+    common = [(f, phrasing) for f in world() if f.thing not in HELD_OUT_THINGS for phrasing in range(3)]
+    held_out = [(f, rng.randrange(3)) for f in world() if f.thing in HELD_OUT_THINGS]
+    return _rows(rng.sample(common, train)), _rows(rng.sample(held_out, len(held_out)))
 
 
-def _ask(rng: Random, count: int, things: tuple[str, ...], seen: set[str]) -> list[Turns]:
-    rows: list[Turns] = []
-    while len(rows) < count:
-        facts = draw_facts(rng, rng.randint(3, 5), things)
-        asked = rng.choice(facts)
-        prompt = " ".join(fact.sentence() for fact in facts) + " " + asked.question()
-        if prompt not in seen:
-            seen.add(prompt)
-            rows.append([{"role": "user", "content": prompt}, {"role": "assistant", "content": asked.record()}])
-    return rows
+def _rows(asked: list[tuple[Fact, int]]) -> list[Turns]:
+    return [
+        [{"role": "user", "content": fact.question(phrasing)}, {"role": "assistant", "content": fact.record()}]
+        for fact, phrasing in asked
+    ]
 
 
 def write_sample(folder: Path, seed: int) -> None:
