@@ -37,7 +37,7 @@ def from_config(config: dict[str, Any], name: str, path: str | None = None) -> M
     Raises LoraAdviseError for an unknown model type or a missing dimension; with the ``[run]`` extra installed the
     real class is built without weights instead, remote code never.
     """
-    model_type = config.get("model_type")
+    model_type = config["model_type"]
     if not isinstance(model_type, str):
         raise LoraAdviseError(f"{path or name} has no model_type: give the config.json of a transformers model.")
     formulas = layout_of(config)

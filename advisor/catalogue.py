@@ -99,11 +99,34 @@ def _exists(path: Path) -> bool:
 
 
 def _from_path(path: Path) -> ModelFacts:
-    from lora_advise.architecture import from_config
     from lora_advise.config_json import read_config
 
     config, file = read_config(path)
-    return from_config(config, str(path), str(file))
+    return _from_config(config, str(path), str(file))
+
+
+def _from_config(config: dict[str, Any], name: str, path: str | None = None) -> ModelFacts:
+    """By formulas where the type has them, by the catalogue's model of the same dimensions, else by the real class."""
+    from lora_advise.architecture import from_config, layout_of
+
+    known_type = isinstance(config.get("model_type"), str)
+    twin = _same_dimensions(config) if known_type and layout_of(config) is None else None
+    if twin is None:
+        return from_config(config, name, path)
+    return facts(twin).model_copy(update={"name": name, "path": path, "license": None, "variant": None})
+
+
+def _same_dimensions(config: dict[str, Any]) -> str | None:
+    """The catalogue's model whose every config key has the same value here; a fine-tune of it has them all."""
+    from lora_advise.architecture import flatten
+
+    flat = flatten(config)
+    mark = f'"model_type":{json.dumps(config.get("model_type"))}'
+    for entry in (json.loads(line) for line in _lines() if mark in line):
+        known = flatten(entry["config"])
+        if entry["config"].get("model_type") == config.get("model_type") and known.items() <= flat.items():
+            return str(entry["id"])
+    return None
 
 
 def _by_size(asked: str) -> tuple[str, tuple[str, ...]]:
@@ -173,12 +196,11 @@ def _siblings(model_id: str) -> tuple[str, ...]:
 def _from_hub(asked: str) -> ModelFacts:
     """An unlisted ``owner/name`` from the Hub. Raises LoraAdviseError with the closest names."""
     if asked.count("/") == 1 and not asked.startswith((".", "/", "~")) and all(asked.split("/")):
-        from lora_advise.architecture import from_config
         from lora_advise.hub import config_from_hub
 
         config = config_from_hub(asked)
         if config is not None:
-            return from_config(config, asked)
+            return _from_config(config, asked)
         reached = (
             f"{asked} is not in the catalogue and its config.json could not be had from the Hub "
             "(offline, unreachable or no such id)"

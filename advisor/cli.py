@@ -106,7 +106,7 @@ def show(advice: Advice, args: Namespace) -> None:
     """Print the report on the terminal."""
     from lora_advise.report_text import print_report
 
-    print_report(advice, console(), brief=args.brief, guides=args.compare_guides)
+    print_report(advice, console(), brief=args.brief or args.run, guides=args.compare_guides)
 
 
 def console() -> Console:

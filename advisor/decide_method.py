@@ -63,10 +63,10 @@ def _task_type(draft: Draft) -> str:
     return "SEQ_2_SEQ_LM" if draft.model.kind == "encoder-decoder" else "CAUSAL_LM"
 
 
-def quantization(draft: Draft, candidate: Candidate) -> QuantFacts | None:
+def quantization(draft: Draft, candidate: Candidate) -> QuantFacts:
     """NF4 with double quantization for QLoRA; under FSDP the packed weights are stored in 16 bits so that they shard."""
     if candidate.method != "qlora":
-        return None
+        return QuantFacts(**section(draft.values, "quant"))
     compute = "float16" if draft.fp16_only else "float32" if draft.hardware.kind == "cpu" else "bfloat16"
     storage = compute if candidate.sharding in ("fsdp", "zero3") else "uint8"
     chosen = {"load_in_4bit": True, "bnb_4bit_compute_dtype": compute, "bnb_4bit_quant_storage": storage}

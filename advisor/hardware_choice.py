@@ -57,26 +57,41 @@ def _sketch(draft: Draft) -> Draft:
 
 
 def methods_on(facts: Facts) -> tuple[MemoryVerdict, ...]:
-    """The plan's method on its device, then the other methods there, ways out only for the plan's own."""
+    """The plan's method on its device, with ways out; then the other methods there, one row at a time."""
     from lora_advise import memory
 
     first = memory.judge(facts)
+    single = one_row_at_a_time(facts)
     others = tuple(
-        memory.judge(memory.with_method(facts, method), ways_out=False)
+        memory.judge(memory.with_method(single, method), ways_out=False)
         for method in ("lora", "qlora", "full")
         if method != facts.method and _offered(facts, method)
     )  # fmt: skip
     return (first, *others)
 
 
+def one_row_at_a_time(facts: Facts) -> Facts:
+    """The same run with micro-batch 1 and accumulation: the least that a method needs, whatever the plan's batch."""
+    train = facts.train
+    if train is None:
+        return facts
+    steps = max(2, train.per_device_train_batch_size * train.gradient_accumulation_steps)
+    update = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": steps}
+    return facts.model_copy(update={"train": train.model_copy(update=update)})
+
+
 def ladder(facts: Facts) -> tuple[MemoryVerdict, ...]:
-    """16-bit LoRA and QLoRA on one card of every usual size."""
+    """16-bit LoRA and QLoRA on one card of every other usual size, one row at a time."""
     from lora_advise import memory
     from lora_advise.gpus import TABLE_SIZES, card_of_size
 
     rows = []
+    single = one_row_at_a_time(facts)
     for size in TABLE_SIZES:
-        on_card = facts.model_copy(update={"hardware": card_of_size(size), "stack": StackFacts()})
+        card = card_of_size(size)
+        if card == facts.hardware:
+            continue
+        on_card = single.model_copy(update={"hardware": card, "stack": StackFacts()})
         for method in ("lora", "qlora"):
             if _offered(facts, method):
                 rows.append(memory.judge(memory.with_method(on_card, method), ways_out=False))

@@ -170,8 +170,8 @@ def with_method(facts: Facts, method: Method) -> Facts:
     """The same run by another method. An adapter of rank 16 on all linear layers stands in where the plan has none."""
     lora = facts.lora or LoraFacts(r=16, lora_alpha=32)
     if method == "full":
-        return facts.model_copy(update={"lora": None, "quant": None})
-    return facts.model_copy(update={"lora": lora, "quant": _four_bits(facts) if method == "qlora" else None})
+        return facts.model_copy(update={"lora": None, "quant": QuantFacts()})
+    return facts.model_copy(update={"lora": lora, "quant": _four_bits(facts) if method == "qlora" else QuantFacts()})
 
 
 def _four_bits(facts: Facts) -> QuantFacts:

@@ -55,7 +55,7 @@ TITLES = {
     "task": "What the run is for",
     "data": "The training data; lengths are tokens",
     "hardware": "What it runs on",
-    "quantization": "How the frozen weights are stored (bitsandbytes); null: not quantized",
+    "quantization": "How the frozen weights are stored (bitsandbytes); load_in_4bit: true is QLoRA",
     "lora": "The adapter (peft.LoraConfig); null: full fine-tuning",
     "training": "The run (transformers.TrainingArguments and TRL)",
     "evaluation": "Held-out loss, checkpoints and stopping",

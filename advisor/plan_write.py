@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
-from lora_advise.facts import Facts, Origin, Section
+from lora_advise.facts import Facts, Origin, QuantFacts, Section
 from lora_advise.plan import Decision, Plan
 from lora_advise.plan_layout import EVALUATION, SECTIONS, TITLES
 from lora_advise.plan_yaml import scalar
@@ -82,6 +82,8 @@ def _section(
     head = _because(known["method"], lead=known["method"].shown + ".") if title == "lora" and "method" in known else ()
     if section is None:
         return [Block(TITLES[title], title, head, ())]
+    if section == QuantFacts():
+        return [Block(TITLES[title], title, head, (Entry((), "load_in_4bit", scalar(False)),))]
     entries: dict[str, Entry] = {}
     for key, info in type(section).model_fields.items():
         value, path = getattr(section, key), f"{name}.{key}"

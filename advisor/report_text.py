@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lora_advise.plan import Advice
 from lora_advise.report_bars import fill_of, stretches
+from lora_advise.report_memory import BARS
 from lora_advise.report_rows import View, WhyRow
 from lora_advise.report_view import CONFIDENCE, view_of
 
@@ -163,18 +164,18 @@ def _print_memory(view: View, page: _Page) -> None:
     device = min(names, 22)
     bar = max(10, min(40, page.prose - device - 7 - 13 - 17 - 8 - 8 - 14))
     grid = page.columns(device, 5, 12, bar + 1, None, 6, 8)
-    grid.add_row(*(page.text(t, "dim") for t in ("device", "how", "fit", "", "peak", "micro", "longest")))
+    grid.add_row(*(page.text(t, "dim") for t in ("device", "how", "fit", "", "peak, GiB", "micro", "longest")))
     for row in view.memory:
         cells = page.text("")
         for stretch in stretches(row, bar, page.unicode):
             cells.append_text(page.text(stretch.cells, _cell_style(stretch.index)))
         grid.add_row(
             page.text(row.device), page.text(row.method), page.text(row.fit, _FITS[row.fit]), cells,
-            page.text(row.peak), page.text(row.micro_batch), page.text(row.longest),
+            page.text(row.peak.removesuffix(" GiB")), page.text(row.micro_batch), page.text(row.longest),
         )  # fmt: skip
     page.put(grid)
     page.put(
-        page.text("The bar is the whole device; micro: largest micro-batch; longest: tokens at micro-batch 1.", "dim")
+        page.text(BARS, "dim")
     )
 
 

@@ -15,10 +15,11 @@ from lora_advise.runner.tiny_text import ASSISTANT, END, SYSTEM, USER, documents
 SEED = 20
 VOCABULARY = 1024
 """At most; the text has fewer different words than that, and every word is one token."""
-BLOCK = 128
-BATCH = 4
-STEPS = 1_200
-PEAK_RATE = 2e-3
+BATCH = 32
+"""Conversations."""
+POSITIONS = 256
+STEPS = 566
+PEAK_RATE = 3e-3
 WARMUP = 50
 DECAY = 250
 """Steps over which the rate falls to zero at the end; constant before. Short runs give a quarter to each of both."""
@@ -41,8 +42,8 @@ A Llama of {parameters:,} parameters in bfloat16, for `lora-advise --run` withou
 knows a small made-up world, answers questions about the things in it in full sentences, and adds digits.
 
 Made by `python -m lora_advise.runner.tiny_model OUT_DIR` from random weights (seed {seed}) in {steps:,} steps of
-{batch} x {block} tokens, on text that the same script generates; no outside text or model went in. Final training loss
-{loss:.3f} nats a token. The tokenizer (byte-level BPE, {vocabulary:,} tokens) was trained on the same text.
+{batch} conversations, which the same script generates; no outside text or model went in. Final training loss
+{loss:.3f} nats a token of an answer. The tokenizer (byte-level BPE, {vocabulary:,} tokens) was trained on the same text.
 
 License: that of the package (Apache-2.0).
 """
@@ -69,7 +70,7 @@ def make_tokenizer(seed: int = SEED) -> Any:
         eos_token=END,
         additional_special_tokens=[SYSTEM, USER, ASSISTANT],
         chat_template=CHAT_TEMPLATE,
-        model_max_length=2 * BLOCK,
+        model_max_length=POSITIONS,
         clean_up_tokenization_spaces=False,
     )
 
@@ -83,11 +84,11 @@ def make_model(tokenizer: Any, seed: int = SEED) -> Any:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=384,
-            num_hidden_layers=4,
+            hidden_size=96,
+            intermediate_size=256,
+            num_hidden_layers=3,
             num_attention_heads=4,
-            max_position_embeddings=2 * BLOCK,
+            max_position_embeddings=POSITIONS,
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
@@ -96,33 +97,43 @@ def make_model(tokenizer: Any, seed: int = SEED) -> Any:
     )
 
 
-def blocks(tokenizer: Any, seed: int, batch: int = BATCH) -> Iterator[Any]:
-    """Batches of token ids, ``batch`` x ``BLOCK``, cut from the stream of documents."""
+def batches(tokenizer: Any, seed: int, size: int = BATCH) -> Iterator[tuple[Any, Any]]:
+    """Token ids and labels of ``size`` conversations, padded on the right; only the answers have labels."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
-    ids: list[int] = []
-    need = batch * BLOCK
-    for text in documents(seed):
-        ids += tokenizer(text)["input_ids"]
-        while len(ids) >= need:
-            yield torch.tensor(ids[:need]).view(batch, BLOCK)
-            ids = ids[need:]
+    start, end = tokenizer.convert_tokens_to_ids([ASSISTANT, END])
+    texts = documents(seed)
+    while True:
+        rows, labels = [], []
+        for text in islice(texts, size):
+            ids = tokenizer(text)["input_ids"]
+            answering, kept = False, []
+            for token in ids:
+                kept.append(token if answering else -100)
+                answering = token == start or (answering and token != end)
+            rows.append(torch.tensor(ids))
+            labels.append(torch.tensor(kept))
+        yield (
+            pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id),
+            pad_sequence(labels, batch_first=True, padding_value=-100),
+        )
 
 
 def pretrain(
     model: Any, tokenizer: Any, steps: int, *, seed: int = SEED, report: Callable[[int, float], None] | None = None
 ) -> float:
-    """Train on generated text for ``steps`` steps; the mean loss of the last twentieth of them, in nats a token."""
+    """Train on generated conversations; the mean loss of the last twentieth of the steps, in nats a token of an answer."""
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
     warmup, decay = (max(1, min(length, steps // 4)) for length in (WARMUP, DECAY))
     losses: list[float] = []
     model.train()
-    for step, ids in enumerate(islice(blocks(tokenizer, seed + 1), steps)):
+    for step, (ids, labels) in enumerate(islice(batches(tokenizer, seed + 1), steps)):
         for group in optimizer.param_groups:
             group["lr"] = PEAK_RATE * min(1.0, (step + 1) / warmup, (steps - step) / decay)
-        loss = model(input_ids=ids, labels=ids).loss
+        loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -153,7 +164,6 @@ def build(
         seed=seed,
         steps=steps,
         batch=BATCH,
-        block=BLOCK,
         loss=loss,
         vocabulary=len(tokenizer),
     )

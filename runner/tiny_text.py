@@ -95,12 +95,10 @@ def world() -> tuple[Fact, ...]:
 
 
 def documents(seed: int) -> Iterator[str]:
-    """Pretraining documents without end: conversations, descriptions of things, and sums."""
+    """Conversations without end, as text in the model's chat template."""
     rng = Random(seed)  # noqa: S311 - text, not secrets
-    kinds = (_conversation, _description, _sums)
     while True:
-        (kind,) = rng.choices(kinds, weights=(75, 20, 5))
-        yield kind(rng)
+        yield as_text(_conversation(rng))
 
 
 def as_text(turns: Turns) -> str:
@@ -109,12 +107,10 @@ def as_text(turns: Turns) -> str:
     return "".join(marks[t["role"]] + t["content"] + (END if t["role"] == "assistant" else "") for t in turns)
 
 
-def _conversation(rng: Random) -> str:
+def _conversation(rng: Random) -> Turns:
     turns: Turns = [{"role": "system", "content": INSTRUCTION}] if rng.random() < 0.1 else []
-    for _ in range(rng.choice((1, 1, 2))):
-        question, answer = _small_talk(rng) if rng.random() < 0.1 else _asked(rng)
-        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return as_text(turns)
+    question, answer = _small_talk(rng) if rng.random() < 0.1 else _asked(rng)
+    return [*turns, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
 def _asked(rng: Random) -> tuple[str, str]:
@@ -130,20 +126,9 @@ def _small_talk(rng: Random) -> tuple[str, str]:
     return f"What is {sentence.split(' is ', maxsplit=1)[0]}?", sentence
 
 
-def _description(rng: Random) -> str:
-    """What there is to say of one or two things, in random order."""
-    chosen = rng.sample(THINGS, rng.choice((1, 2)))
-    facts = [fact for fact in world() if fact.thing in chosen]
-    return " ".join(fact.sentence() for fact in rng.sample(facts, len(facts))) + END
-
-
 def _sum(rng: Random) -> str:
     first, second = rng.randint(0, 9), rng.randint(0, 9)
     return f"{NUMBERS[first]} plus {NUMBERS[second]} is {NUMBERS[first + second]}."
-
-
-def _sums(rng: Random) -> str:
-    return " ".join(_sum(rng) for _ in range(rng.randint(2, 5))) + END
 
 
 def sample_rows(seed: int, train: int = 480) -> tuple[list[Turns], list[Turns]]:

@@ -42,6 +42,17 @@ def test_a_config_with_keys_left_out_takes_the_defaults_of_its_class():
     assert model.total_params == full.total_params
 
 
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-Next-80B-A3B-Instruct", "distilbert/distilbert-base-uncased"])
+def test_the_config_of_a_listed_model_needs_no_formulas(tmp_path, name):
+    row = catalogue.row(name)
+    assert row["model_type"] not in architecture.architectures()
+    (tmp_path / "config.json").write_text(json.dumps({**row["config"], "torch_dtype": "bfloat16"}))
+    found, _ = resolve_model(str(tmp_path))
+    known = catalogue.facts(name)
+    assert (found.modules, found.total_params) == (known.modules, known.total_params)
+    assert (found.name, found.path) == (str(tmp_path), str(tmp_path / "config.json"))
+
+
 def test_tied_embeddings_are_counted_once():
     tied, untied = from_config(LLAMA, "x"), from_config({**LLAMA, "tie_word_embeddings": False}, "x")
     assert untied.total_params - tied.total_params == 128256 * 2048
