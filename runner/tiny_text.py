@@ -82,9 +82,9 @@ class Fact(NamedTuple):
         """One of the questions that the fact answers."""
         return self.attribute.questions[phrasing].format(thing=self.thing)
 
-    def record(self) -> str:
-        """The answer that the sample data teach; no pretraining text looks like it."""
-        return f"item: {self.thing}; {self.attribute.name}: {self.value}"
+    def greeted(self) -> str:
+        """The answer that the sample data teach: the same fact after a greeting, which no pretraining text has."""
+        return f"Hello, the{self.sentence().removeprefix('The')}"
 
 
 @cache
@@ -132,7 +132,7 @@ def _sum(rng: Random) -> str:
 
 
 def sample_rows(seed: int, train: int = 480) -> tuple[list[Turns], list[Turns]]:
-    """Conversations that teach to answer with a record: ``train`` for training, and 64 about things held out."""
+    """Conversations that teach to greet before answering: ``train`` for training, and 64 about things held out."""
     rng = Random(seed)  # noqa: S311 - text, not secrets
     common = [(f, phrasing) for f in world() if f.thing not in HELD_OUT_THINGS for phrasing in range(3)]
     held_out = [(f, rng.randrange(3)) for f in world() if f.thing in HELD_OUT_THINGS]
@@ -141,7 +141,7 @@ def sample_rows(seed: int, train: int = 480) -> tuple[list[Turns], list[Turns]]:
 
 def _rows(asked: list[tuple[Fact, int]]) -> list[Turns]:
     return [
-        [{"role": "user", "content": fact.question(phrasing)}, {"role": "assistant", "content": fact.record()}]
+        [{"role": "user", "content": fact.question(phrasing)}, {"role": "assistant", "content": fact.greeted()}]
         for fact, phrasing in asked
     ]
 

@@ -14,7 +14,7 @@ import pytest
 from lora_advise.errors import LoraAdviseError
 from lora_advise.runner import builtin
 from lora_advise.runner.builtin import builtin_data_paths, builtin_model_path
-from lora_advise.runner.tiny_text import ATTRIBUTES, HELD_OUT_THINGS, documents, world, write_sample
+from lora_advise.runner.tiny_text import HELD_OUT_THINGS, documents, world, write_sample
 
 if not (Path(str(builtin.__file__)).parent / "tiny" / "model.safetensors").is_file():
     pytest.skip("the tiny model is not made yet: python -m lora_advise.runner.tiny_model", allow_module_level=True)
@@ -27,11 +27,7 @@ def rows(path: Path) -> list[list[dict[str, str]]]:
     return [json.loads(line)["messages"] for line in path.read_text("utf-8").splitlines()]
 
 
-def read_record(text: str):
-    """Attribute, thing and value of an answer such as ``item: boat; colour: blue``."""
-    thing, rest = text.removeprefix("item: ").split("; ")
-    name, value = rest.split(": ")
-    return next(attribute for attribute in ATTRIBUTES if attribute.name == name), thing, value
+TOLD = {fact.greeted(): fact for fact in world()}
 
 
 def need_torch() -> None:
@@ -117,21 +113,19 @@ def test_held_out_rows_do_not_overlap_with_training_rows() -> None:
     assert (len(train), len(held_out)) == (480, 64)
     prompts = [turns[0]["content"] for turns in train + held_out]
     assert len(set(prompts)) == len(prompts)
-    assert not any(f"item: {thing};" in turns[-1]["content"] for turns in train for thing in HELD_OUT_THINGS)
-    assert all(any(f"item: {thing};" in turns[-1]["content"] for thing in HELD_OUT_THINGS) for turns in held_out)
+    assert not any(TOLD[turns[-1]["content"]].thing in HELD_OUT_THINGS for turns in train)
+    assert all(TOLD[turns[-1]["content"]].thing in HELD_OUT_THINGS for turns in held_out)
 
 
 @pytest.mark.parametrize("path", [0, 1], ids=["train", "eval"])
 def test_every_answer_is_true_in_the_world_and_asked_for(path) -> None:
-    known = {(fact.attribute.name, fact.thing): fact.value for fact in world()}
     for turns in rows(builtin_data_paths()[path]):
-        attribute, thing, value = read_record(turns[-1]["content"])
-        assert known[attribute.name, thing] == value
-        assert turns[0]["content"] in [question.format(thing=thing) for question in attribute.questions]
+        fact = TOLD[turns[-1]["content"]]
+        assert turns[0]["content"] in [fact.question(phrasing) for phrasing in range(3)]
 
 
 def test_the_skill_of_the_sample_is_absent_from_the_pretraining_text() -> None:
-    assert not any("item:" in text for text in islice(documents(SEED + 1), 3_000))
+    assert not any("Hello, the" in text for text in islice(documents(SEED + 1), 3_000))
 
 
 def test_a_small_model_that_knows_its_world(loaded) -> None:
@@ -140,15 +134,12 @@ def test_a_small_model_that_knows_its_world(loaded) -> None:
     assert answer_loss(model, tokenizer, 987_654) < math.log(len(tokenizer)) / 20
 
 
-def test_the_base_answers_in_sentences_and_not_in_records(loaded) -> None:
+def test_the_base_answers_plainly_and_rightly(loaded) -> None:
     model, tokenizer = loaded
     held_out = rows(builtin_data_paths()[1])
     assert share_right(model, tokenizer, held_out) == 0.0
-    plain = []
-    for turns in held_out:
-        attribute, thing, value = read_record(turns[-1]["content"])
-        plain.append([turns[0], {"role": "assistant", "content": attribute.statement.format(thing=thing, value=value)}])
-    assert share_right(model, tokenizer, plain) >= 0.8
+    plain = [[*t[:1], {"role": "assistant", "content": TOLD[t[-1]["content"]].sentence()}] for t in held_out]
+    assert share_right(model, tokenizer, plain) >= 0.9
 
 
 def test_the_template_marks_the_answer_and_its_end(loaded) -> None:
