@@ -37,7 +37,7 @@ def from_config(config: dict[str, Any], name: str, path: str | None = None) -> M
     Raises LoraAdviseError for an unknown model type or a missing dimension; with the ``[run]`` extra installed the
     real class is built without weights instead, remote code never.
     """
-    model_type = config["model_type"]
+    model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise LoraAdviseError(f"{path or name} has no model_type: give the config.json of a transformers model.")
     formulas = layout_of(config)
@@ -258,7 +258,10 @@ def _from_class(config: dict[str, Any], model_type: str, name: str, path: str | 
         )
     from lora_advise.runner.build_catalogue import modules_on_meta
 
-    seen = modules_on_meta(config)
+    try:
+        seen = modules_on_meta(config)
+    except LoraAdviseError as error:
+        raise LoraAdviseError(f"{path or name}: {error}") from None
     columns = ("path", "d_in", "d_out", "count", "role", "kind", "experts", "bias")
     modules = tuple(LinearModule.model_validate(dict(zip(columns, m, strict=True))) for m in seen["modules"])
     return facts_of(flatten(seen["config"]), name, path, modules, (seen["total"], bool(seen["tied"])), seen["kind"])

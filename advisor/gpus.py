@@ -187,7 +187,7 @@ def _split(flag: str, text: str | None) -> tuple[int | None, str | None] | None:
         if match and (_SIZE.fullmatch(match[name]) or find_card(match[name]) is not None):
             return _count(flag, match[count]), match[name]
     match = _COUNT_FIRST.fullmatch(words)
-    return (_count(flag, match[1]), match[2]) if match else (None, words)
+    return (_count(flag, match[1]), match[2]) if match else (None, " ".join(text.split()))
 
 
 def _count(flag: str, digits: str) -> int:
@@ -219,7 +219,7 @@ def _named(flag: str, name: str) -> HardwareFacts:
     card = find_card(name)
     if card is not None:
         return card.facts()
-    close = _closest(name)
+    close = _closest(name.lower())
     near = f" (near: {', '.join(close)})" if close else ""
     raise LoraAdviseError(
         f"{flag} {_shown(name)}: no one GPU of that name is known{near}; "
