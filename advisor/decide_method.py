@@ -110,7 +110,7 @@ def decide_method(draft: Draft) -> tuple[Candidate, int]:
     rank = {"fits": 0, "tight": 1, "does not fit": 2}
     for candidate in candidates(draft, forced):
         fit = comfort(assemble(draft, candidate))
-        if best is None or rank[fit] < rank[best[1]]:
+        if best is None or rank[fit] < rank[best[1]] or fit == best[1] == "does not fit":
             best = (candidate, fit)
         if fit == "fits":
             break
@@ -157,7 +157,7 @@ def candidates(draft: Draft, forced: str | None) -> list[Candidate]:
 
 def four_bits_possible(draft: Draft) -> bool:
     """Whether 4-bit weights would help at all here: bitsandbytes runs, the model is not tiny, the family takes it."""
-    if draft.hardware.bitsandbytes_4bit is False or draft.hardware.kind in ("mps", "cpu", "npu", "hpu"):
+    if draft.hardware.bitsandbytes_4bit is False or draft.hardware.kind in ("mps", "npu", "hpu"):
         return False
     if draft.model.kind == "encoder" or draft.model.billions <= SMALL:
         return False

@@ -63,6 +63,8 @@ class Case:
     attn: str
     packing: bool
     accumulation: int
+    completions: int
+    """Completions that online RL generates at once on one device: a whole optimizer step's (TRL's default)."""
     sharding: str
     devices: int
     offload: bool
@@ -112,6 +114,7 @@ def case_of(facts: Facts, stack: Stack | None = None) -> Case:
         attn=train.attn_implementation,
         packing=train.packing,
         accumulation=train.gradient_accumulation_steps,
+        completions=train.per_device_train_batch_size * train.gradient_accumulation_steps,
         sharding=facts.stack.sharding if facts.stack else "none",
         devices=facts.data_parallel,
         offload=bool(facts.stack and facts.stack.cpu_offload),

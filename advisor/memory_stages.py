@@ -47,7 +47,7 @@ def stages(case: Case, batch: int, length: int) -> tuple[Stage, ...]:
         Stage("optimizer step", (*common, *late, step_term(case))),
     ]
     if case.trainer in ("grpo", "ppo"):
-        found.append(Stage("generation", (*common, _cache(case, batch * case.accumulation, length))))
+        found.append(Stage("generation", (*common, _cache(case, case.completions, length))))
     return tuple(found)
 
 

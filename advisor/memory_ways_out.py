@@ -77,7 +77,7 @@ def _steps(facts: Facts) -> Iterator[tuple[_Step, ...]]:
         return
     for step in (*_same_result(train), *_other_precision(facts, train)):
         yield (step,)
-    for degrees in (_shorter(length_of(facts, train)), _more_devices(facts)):
+    for degrees in (*_fewer_completions(facts, train), _shorter(length_of(facts, train)), _more_devices(facts)):
         if degrees:
             yield degrees
 
@@ -86,6 +86,24 @@ def _shorter(length: int) -> tuple[_Step, ...]:
     powers = [1 << n for n in range(SHORTEST.bit_length() - 1, 22) if 1 << n < length]
     costs = "longer examples are cut or dropped"
     return tuple(_Step(f"max_length {n:,}", costs, {"train.max_length": n}) for n in reversed(powers))
+
+
+def _fewer_completions(facts: Facts, train: TrainFacts) -> Iterator[tuple[_Step, ...]]:
+    """Online RL: shorter completions, then fewer of them per step, down to one group."""
+    if facts.task is None or facts.task.trainer not in ("grpo", "ppo"):
+        return
+    longest, batch = train.max_completion_length or 0, train.per_device_train_batch_size
+    yield tuple(
+        _Step(f"completions of at most {n:,} tokens", "longer answers are cut", {"train.max_completion_length": n})
+        for n in (4096, 2048, 1024, 512, 256) if n < longest
+    )  # fmt: skip
+    group = -(-(train.num_generations or 1) // (batch * facts.data_parallel))
+    counts = [train.gradient_accumulation_steps // 2**n for n in range(1, 8)]
+    yield tuple(
+        _Step(f"{n} accumulation steps, so {n * batch} completions at once", "a noisier update",
+              {"train.gradient_accumulation_steps": n})
+        for n in counts if n >= max(1, group)
+    )  # fmt: skip
 
 
 def _same_result(train: TrainFacts) -> Iterator[_Step]:

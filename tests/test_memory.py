@@ -173,6 +173,9 @@ def test_a_verdict_agrees_with_its_own_numbers(choices):
 
 def one_row(facts, length):
     completion = {"max_completion_length": None}
+    batch, steps = facts.train.per_device_train_batch_size, facts.train.gradient_accumulation_steps
+    if facts.task is not None and facts.task.trainer in ("grpo", "ppo"):  # as many completions at once as before
+        completion["gradient_accumulation_steps"] = batch * steps
     train = facts.train.model_copy(update={"per_device_train_batch_size": 1, "max_length": length} | completion)
     return facts.model_copy(update={"train": train})
 
