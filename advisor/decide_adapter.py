@@ -142,6 +142,9 @@ def decide_rank(draft: Draft, targets: tuple[LinearModule, ...]) -> int:
     learned = data.examples * data.completion_tokens
     capacity = 0.0 if task.family in ("preference", "rl") else learned / (2 * per_rank)
     cap = 256 if task.name in WIDE_RANK_TASKS else 128
+    weights = sum(module.weights for module in targets)
+    while cap > 8 and cap * per_rank > weights / 2:  # a larger adapter than that is no saving: tune the model itself
+        cap //= 2
     rank = max(task.rank_floor, 2 ** ceil(log2(capacity)) if capacity > 1 else 1)
     rank = min(max(8, rank), cap)
     small = data.examples < 300 and rank > 16
