@@ -162,7 +162,7 @@ def decide_rank(draft: Draft, targets: tuple[LinearModule, ...]) -> int:
     if capacity > cap:
         because += f" The data exceed what rank {cap} can hold: expect slower learning than full fine-tuning."
         draft.note("warning", f"{_tokens(learned)} supervised tokens exceed the capacity of a rank-{cap} adapter "
-                   f"({cap * per_rank / 1e6:.0f} M parameters): raise the rank with a reason, or use full fine-tuning.",
+                   f"({_tokens(cap * per_rank)} parameters): raise the rank with a reason, or use full fine-tuning.",
                    "lwr-2025", "allen-zhu-2024")  # fmt: skip
     value = draft.decide(
         "lora.r", "adapter", "Rank (r)", rank, sweep=tuple(sorted({max(4, rank // 2), rank, min(256, rank * 2)})),

@@ -31,7 +31,7 @@ REQUEST_FINDINGS = {"few-examples", "does-not-fit", "memory-tight", "hardly-any-
 """Rules that speak of what was asked: too little data (on so many devices), a device on which nothing fits."""
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(
     model=st.sampled_from(MODELS),
     task=st.sampled_from(sorted(TASKS)),
