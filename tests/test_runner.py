@@ -148,7 +148,7 @@ def write(path: Path, content: list[dict[str, Any]]) -> Path:
     return path
 
 
-def make_plan(model: Path, data: Path, **changes: Any) -> Plan:
+def make_plan(model: Path, data: Path, /, **changes: Any) -> Plan:
     """A plan for the tiny model; ``train``, ``lora``, ``data``, ``task`` and ``quant`` are merged over the defaults."""
     train = {
         "learning_rate": 5e-3,
