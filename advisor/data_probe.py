@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from lora_advise.data_format import Example, Format, Row, UnfitRowError, detect, example
-from lora_advise.data_reader import read_rows, shown
+from lora_advise.data_reader import read_rows, shown, shown_path
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import DataFacts
 
@@ -54,7 +54,7 @@ def probe_data(path: str, eval_path: str | None, task: str) -> DataFacts:
             found = _format(path, place, row, task)
         tally.add(_example(path, place, row, found))
     if not tally.lengths:
-        raise LoraAdviseError(f"{shown(path)}: {'every row is empty' if tally.empty else 'holds no rows'}.")
+        raise LoraAdviseError(f"{shown_path(path)}: {'every row is empty' if tally.empty else 'holds no rows'}.")
     if eval_path is not None:
         _check_evaluation(eval_path, task, path, found)
     count, ordered = len(tally.lengths), sorted(tally.lengths)
@@ -72,7 +72,7 @@ def _format(path: str, place: str, row: Row, task: str) -> Format:
     if found is None:
         names = ", ".join(shown(name, 40) for name in list(row)[:8]) or "none"
         raise LoraAdviseError(
-            f"{shown(path)}, {place}: the fields {names} are of no known format; rename them to one of: {_KNOWN}."
+            f"{shown_path(path)}, {place}: the fields {names} are of no known format; rename them to one of: {_KNOWN}."
         )
     return found
 
@@ -82,7 +82,9 @@ def _example(path: str, place: str, row: Row, found: Format) -> Example | None:
         return example(row, found)
     except (UnfitRowError, RecursionError) as error:
         reason = str(error) if isinstance(error, UnfitRowError) else "it is nested too deeply"
-        raise LoraAdviseError(f"{shown(path)}, {place}: is not {found} data like the first row: {reason}.") from error
+        raise LoraAdviseError(
+            f"{shown_path(path)}, {place}: is not {found} data like the first row: {reason}."
+        ) from error
 
 
 def _check_evaluation(eval_path: str, task: str, path: str, found: Format | None) -> None:
@@ -91,6 +93,6 @@ def _check_evaluation(eval_path: str, task: str, path: str, found: Format | None
     other = _format(eval_path, place, row, task)
     if other != found:
         raise LoraAdviseError(
-            f"{shown(eval_path)}: holds {other} data, and {shown(path)} {found} data; "
+            f"{shown_path(eval_path)}: holds {other} data, and {shown_path(path)} {found} data; "
             "evaluate on the format that is trained."
         )

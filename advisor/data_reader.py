@@ -27,6 +27,12 @@ def shown(text: object, limit: int = 80) -> str:
     return clean if len(clean) <= limit else clean[: limit - 3] + "..."
 
 
+def shown_path(path: object, limit: int = 80) -> str:
+    """The path like ``shown``, but cut at its front: the file's name is what tells it apart."""
+    clean = shown(path, 4096)
+    return clean if len(clean) <= limit else "..." + clean[3 - limit :]
+
+
 def read_rows(path: str) -> Iterator[tuple[str, Row]]:
     """Every row with its place, ``line 7`` or ``row 7``.
 
@@ -39,18 +45,18 @@ def read_rows(path: str) -> Iterator[tuple[str, Row]]:
     }.get(file.suffix.lower())  # fmt: skip
     if reader is None:
         raise LoraAdviseError(
-            f"{shown(path)}: unknown kind of data file; use .jsonl, .json, .csv, .tsv, .parquet or .txt."
+            f"{shown_path(path)}: unknown kind of data file; use .jsonl, .json, .csv, .tsv, .parquet or .txt."
         )
     try:
         for number, row in enumerate(reader(file), 1):
             if number > MAX_ROWS:
                 raise LoraAdviseError(
-                    f"{shown(path)}: has more than the {MAX_ROWS:,} rows that are read; split it, or "
+                    f"{shown_path(path)}: has more than the {MAX_ROWS:,} rows that are read; split it, or "
                     "describe it by --examples and --tokens-per-example instead of --data."
                 )
             yield row
     except OSError as error:
-        raise LoraAdviseError(f"{shown(path)}: cannot be read ({shown(error.strerror or error)}).") from error
+        raise LoraAdviseError(f"{shown_path(path)}: cannot be read ({shown(error.strerror or error)}).") from error
 
 
 def _checked(path: str) -> Path:
@@ -60,18 +66,20 @@ def _checked(path: str) -> Path:
         is_file, is_folder = file.is_file(), file.is_dir()
         size = file.stat().st_size if is_file else 0
     except (OSError, ValueError) as error:
-        raise LoraAdviseError(f"{shown(path)}: cannot be opened ({shown(error)}).") from error
+        raise LoraAdviseError(f"{shown_path(path)}: cannot be opened ({shown(error)}).") from error
     if is_folder:
-        raise LoraAdviseError(f"{shown(path)}: is a folder; name the file in it.")
+        raise LoraAdviseError(f"{shown_path(path)}: is a folder; name the file in it.")
     if not is_file:
-        raise LoraAdviseError(f"{shown(path)}: there is no such data file; data sets of the Hub are downloaded first.")
+        raise LoraAdviseError(
+            f"{shown_path(path)}: there is no such data file; data sets of the Hub are downloaded first."
+        )
     if size > MAX_BYTES:
         raise LoraAdviseError(
-            f"{shown(path)}: {size / 2**30:.1f} GiB is more than the {MAX_BYTES // 2**30} GiB that are read; "
+            f"{shown_path(path)}: {size / 2**30:.1f} GiB is more than the {MAX_BYTES // 2**30} GiB that are read; "
             "split it, or describe it by --examples and --tokens-per-example instead of --data."
         )
     if size == 0:
-        raise LoraAdviseError(f"{shown(path)}: is empty.")
+        raise LoraAdviseError(f"{shown_path(path)}: is empty.")
     return file
 
 
@@ -83,7 +91,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             number += 1
             if len(raw) > MAX_ROW_BYTES:
                 raise LoraAdviseError(
-                    f"{shown(file)}, line {number}: is longer than {MAX_ROW_BYTES // 2**20} MiB; "
+                    f"{shown_path(file)}, line {number}: is longer than {MAX_ROW_BYTES // 2**20} MiB; "
                     "one line holds one example."
                 )
             yield number, _decoded(file, number, raw)
@@ -91,12 +99,14 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 def _decoded(file: Path, number: int, raw: bytes) -> str:
     if b"\0" in raw:
-        raise LoraAdviseError(f"{shown(file)}, line {number}: is binary, not text; save the data as UTF-8 JSON lines.")
+        raise LoraAdviseError(
+            f"{shown_path(file)}, line {number}: is binary, not text; save the data as UTF-8 JSON lines."
+        )
     try:
         return raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise LoraAdviseError(
-            f"{shown(file)}, line {number}: is not UTF-8 text (byte {error.start}); save the data as UTF-8."
+            f"{shown_path(file)}, line {number}: is not UTF-8 text (byte {error.start}); save the data as UTF-8."
         ) from error
 
 
@@ -107,14 +117,14 @@ def _json_lines(file: Path) -> Iterator[tuple[str, Row]]:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise LoraAdviseError(
-                    f"{shown(file)}, line {number}: broken JSON ({shown(error)}); every line holds one JSON object."
+                    f"{shown_path(file)}, line {number}: broken JSON ({shown(error)}); every line holds one JSON object."
                 ) from error
             yield _object(file, f"line {number}", row)
 
 
 def _object(file: Path, place: str, row: object) -> tuple[str, Row]:
     if not isinstance(row, dict):
-        raise LoraAdviseError(f"{shown(file)}, {place}: is {type(row).__name__}, not an object with named fields.")
+        raise LoraAdviseError(f"{shown_path(file)}, {place}: is {type(row).__name__}, not an object with named fields.")
     return place, row
 
 
@@ -128,7 +138,7 @@ def _json_list(file: Path) -> Iterator[tuple[str, Row]]:
         elif start == b"[":
             yield from _json_items(file, stream)
         else:
-            raise LoraAdviseError(f"{shown(file)}: is not a JSON list of objects.")
+            raise LoraAdviseError(f"{shown_path(file)}: is not a JSON list of objects.")
 
 
 def _json_items(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Row]]:
@@ -138,7 +148,7 @@ def _json_items(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Row]]:
         at = _after_gap(buffer, at)
         if buffer.startswith("]", at):
             return
-        place = f"{shown(file)}, row {number + 1}"
+        place = f"{shown_path(file)}, row {number + 1}"
         if buffer.startswith("{", at):
             try:
                 item, at = decoder.raw_decode(buffer, at)
@@ -183,10 +193,10 @@ def _text_chunks(file: Path, stream: BinaryIO) -> Iterator[str]:
             text = decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
             raise LoraAdviseError(
-                f"{shown(file)}: is not UTF-8 text ({shown(error.reason)}); save the data as UTF-8."
+                f"{shown_path(file)}: is not UTF-8 text ({shown(error.reason)}); save the data as UTF-8."
             ) from error
         if "\0" in text:
-            raise LoraAdviseError(f"{shown(file)}: is binary, not text; save the data as UTF-8 JSON.")
+            raise LoraAdviseError(f"{shown_path(file)}: is binary, not text; save the data as UTF-8 JSON.")
         if text:
             yield text
         if not raw:
@@ -195,18 +205,18 @@ def _text_chunks(file: Path, stream: BinaryIO) -> Iterator[str]:
 
 def _json_object(file: Path, stream: BinaryIO) -> Iterator[tuple[str, Row]]:
     if file.stat().st_size > MAX_ROW_BYTES:
-        raise LoraAdviseError(f"{shown(file)}: is one large JSON object; save its rows as JSON lines (.jsonl).")
+        raise LoraAdviseError(f"{shown_path(file)}: is one large JSON object; save its rows as JSON lines (.jsonl).")
     try:
         content = json.loads("".join(_text_chunks(file, stream)))
     except (ValueError, RecursionError) as error:
         if isinstance(error, LoraAdviseError):
             raise
         hint = "; with one object per line it is named .jsonl" if "Extra data" in str(error) else ""
-        raise LoraAdviseError(f"{shown(file)}: broken JSON ({shown(error)}){hint}.") from error
+        raise LoraAdviseError(f"{shown_path(file)}: broken JSON ({shown(error)}){hint}.") from error
     lists = [value for value in content.values() if isinstance(value, list)] if isinstance(content, dict) else []
     if len(lists) != 1:
         raise LoraAdviseError(
-            f"{shown(file)}: is one JSON object; a data file is a list of objects, or one object per line (.jsonl)."
+            f"{shown_path(file)}: is one JSON object; a data file is a list of objects, or one object per line (.jsonl)."
         )
     for number, row in enumerate(lists[0], 1):
         yield _object(file, f"row {number}", row)
@@ -220,12 +230,12 @@ def _table(file: Path) -> Iterator[tuple[str, Row]]:
         for row in reader:
             if None in row or None in row.values():
                 raise LoraAdviseError(
-                    f"{shown(file)}, line {reader.line_num}: has another number of cells than the header."
+                    f"{shown_path(file)}, line {reader.line_num}: has another number of cells than the header."
                 )
             yield f"line {reader.line_num}", dict(row)
     except csv.Error as error:
         raise LoraAdviseError(
-            f"{shown(file)}, line {reader.line_num}: broken table ({shown(error)}); quote cells, or save as .jsonl."
+            f"{shown_path(file)}, line {reader.line_num}: broken table ({shown(error)}); quote cells, or save as .jsonl."
         ) from error
 
 
@@ -239,7 +249,7 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
         from pyarrow import parquet
     except ImportError as error:
         raise LoraAdviseError(
-            f"{shown(file)}: reading parquet needs pyarrow; pip install pyarrow, or save the data as .jsonl."
+            f"{shown_path(file)}: reading parquet needs pyarrow; pip install pyarrow, or save the data as .jsonl."
         ) from error
     number = 0
     try:
@@ -247,7 +257,7 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
             unpacked = sum(table.metadata.row_group(i).total_byte_size for i in range(table.metadata.num_row_groups))
             if unpacked > 4 * MAX_BYTES:
                 raise LoraAdviseError(
-                    f"{shown(file)}: unpacks to {unpacked / 2**30:.0f} GiB, more than is read; split it."
+                    f"{shown_path(file)}: unpacks to {unpacked / 2**30:.0f} GiB, more than is read; split it."
                 )
             for batch in table.iter_batches(batch_size=1000):
                 for row in batch.to_pylist():
@@ -255,7 +265,7 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
                     yield f"row {number}", row
     except (pyarrow.ArrowException, OverflowError) as error:
         raise LoraAdviseError(
-            f"{shown(file)}: cannot be read as parquet ({shown(str(error).splitlines()[0])})."
+            f"{shown_path(file)}: cannot be read as parquet ({shown(str(error).splitlines()[0])})."
         ) from error
 
 

@@ -16,13 +16,17 @@ def decide_batch(draft: Draft) -> tuple[int, float]:
     epochs, why_epochs = _epochs(draft)
     rows = _rows(draft)
     family = draft.task.family
+    least = draft.hardware.count
+    if wanted < least:
+        why += f" Raised to {least:,}: each of the devices takes a row at every step."
+        wanted = least
     shrunk, stretched = wanted, epochs
     if family in ("sft", "classification", "pretraining"):
-        floor = 4 if draft.data.examples < 500 else 8
+        floor = max(least, 4 if draft.data.examples < 500 else 8)
         while _steps(rows, shrunk, stretched) < MIN_STEPS and shrunk > floor:
-            shrunk //= 2
+            shrunk = max(floor, shrunk // 2)
         limit = 5.0 if family != "pretraining" else 2.0
-        while _steps(rows, shrunk, stretched) < MIN_STEPS and stretched < limit and draft.model.kind != "encoder":
+        while _steps(rows, shrunk, stretched) < MIN_STEPS and stretched < limit:
             stretched += 1
     if shrunk != wanted:
         why += f" Lowered from {wanted} to leave {_steps(rows, shrunk, epochs):,} steps."

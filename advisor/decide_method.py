@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 from lora_advise.draft import Draft
 from lora_advise.facts import Facts, HardwareFacts, LoraFacts, Method, QuantFacts, StackFacts, TrainFacts
@@ -30,7 +31,7 @@ def assemble(draft: Draft, candidate: Candidate, hardware: HardwareFacts | None 
     lora = None if candidate.method == "full" else LoraFacts(**section(values, "lora"), task_type=_task_type(draft))
     train = {
         "learning_rate": draft.task.rate,
-        "gradient_accumulation_steps": 2,  # gradients stay alive between micro-batches: the larger case
+        "gradient_accumulation_steps": _accumulation(draft, hardware or draft.hardware, micro),
         "max_length": 1024,
         "optim": optimizer_for(draft, candidate.method),
         **section(values, "train"),
@@ -42,6 +43,14 @@ def assemble(draft: Draft, candidate: Candidate, hardware: HardwareFacts | None 
         stack=StackFacts(framework=draft.framework, sharding=candidate.sharding,
                          cpu_offload=bool(values.get("stack.cpu_offload", False))),
     )  # fmt: skip
+
+
+def _accumulation(draft: Draft, hardware: HardwareFacts, micro: int) -> int:
+    """Two at least: gradients stay alive between micro-batches, the larger case. Online RL generates the completions of
+    a whole step at once, so there it is the true number.
+    """
+    batch = draft.values.get("effective_batch") if draft.task.family == "rl" else None
+    return max(2, ceil(batch / (hardware.count * micro))) if batch else 2
 
 
 def optimizer_for(draft: Draft, method: Method) -> str:

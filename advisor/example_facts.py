@@ -179,5 +179,5 @@ EXAMPLE_MODELS: dict[str, ModelFacts] = {
     "vision-language": _vision_language(),
     "hybrid": _hybrid(),
 }
-"""Models that examples may name. Shapes are those of the published models, or of their kind where the name is "
-"``example/``."""
+"""Models that examples may name. Shapes are those of the published models, or of their kind where the name is
+``example/``."""

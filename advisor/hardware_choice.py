@@ -42,6 +42,7 @@ def _carries(probe: Draft, card: HardwareFacts, method: Method) -> bool:
 def _sketch(draft: Draft) -> Draft:
     """A copy of the draft with the values that memory depends on, decided for a bf16 card."""
     from lora_advise.decide_adapter import decide_alpha, decide_rank, decide_saved_modules, decide_targets
+    from lora_advise.decide_batch import decide_batch
     from lora_advise.decide_data import decide_data
     from lora_advise.decide_rate import decide_beta
 
@@ -52,6 +53,7 @@ def _sketch(draft: Draft) -> Draft:
     decide_alpha(probe, rank)
     decide_saved_modules(probe)
     decide_data(probe)
+    decide_batch(probe)
     decide_beta(probe)
     return probe
 

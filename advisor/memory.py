@@ -7,6 +7,7 @@ traces of the libraries' code and from storage formats; none is fitted to a meas
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from lora_advise.adapters import lora_params
 from lora_advise.errors import LoraAdviseError
@@ -134,7 +135,8 @@ def longest_sequence(facts: Facts) -> int:
 def _longest(case: Case, hardware: HardwareFacts, facts: Facts) -> int:
     stated = facts.model.max_position_embeddings if facts.model else None
     most = max(1, (stated or LONGEST) // STEP)
-    return STEP * _largest(most, lambda n: _spare(case, hardware, 1, n * STEP))
+    single = replace(case, completions=case.accumulation)
+    return STEP * _largest(most, lambda n: _spare(single, hardware, 1, n * STEP))
 
 
 def _largest(most: int, spare: Callable[[int], int]) -> int:

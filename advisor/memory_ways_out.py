@@ -44,6 +44,8 @@ def find(facts: Facts) -> tuple[WayOut, ...]:
         found.append(WayOut(change=step.change, saves=saves, costs=step.costs, enough=enough, values=step.values))
         if enough and len(found) >= FEWEST:
             return tuple(found)
+    if len(found) + 1 < FEWEST and (larger := _larger_device(current)) is not None:
+        found.append(larger)
     return (*found, _smaller_model(current))
 
 
@@ -167,6 +169,27 @@ def _more_devices(facts: Facts) -> tuple[_Step, ...]:
         for count in COUNTS
         if count > hardware.count or (count == hardware.count and not sharded)
     )
+
+
+def _larger_device(facts: Facts) -> WayOut | None:
+    """The smallest usual card on which the run fits after the changes before, or several of the largest."""
+    from lora_advise.gpus import TABLE_SIZES, card_of_size
+
+    if facts.hardware is None:
+        return None
+    cards = [card_of_size(size) for size in TABLE_SIZES if size > facts.hardware.memory_gib]
+    same = [(card.model_copy(update={"count": facts.hardware.count}), {}) for card in cards]
+    largest = card_of_size(TABLE_SIZES[-1])
+    sharded = {"stack.sharding": "fsdp", "quant.bnb_4bit_quant_storage": "bfloat16"}
+    many = [(largest.model_copy(update={"count": count}), sharded) for count in COUNTS if count > facts.hardware.count]
+    for card, spread in (*same, *many):
+        values = {"hardware": card, **spread}
+        if memory.fit(apply(facts, values)) == "fits":
+            name = f"{card.count} x {card.name}" if card.count > 1 else card.name
+            return WayOut(
+                change=f"a larger device: {name}", saves=0, costs="another machine", enough=True, values=values
+            )
+    return None
 
 
 def _smaller_model(facts: Facts) -> WayOut:

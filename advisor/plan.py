@@ -99,7 +99,7 @@ class WayOut(Section):
 
     change: str
     saves: int
-    """Bytes saved on one device."""
+    """Bytes saved on one device; 0 for a device that has more."""
     costs: str
     enough: bool
     """Whether the run fits after this and every change listed before it."""

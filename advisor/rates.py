@@ -30,8 +30,8 @@ Region = Literal["diverges", "high", "usual", "low", "very low"]
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Bounds on E2 for one kind of run; a bound that no source gives is ``None``. Units: learning rate * "
-    "sqrt(alpha)."""
+    """Bounds on E2 for one kind of run; a bound that no source gives is ``None``. Units: learning rate *
+    sqrt(alpha)."""
 
     diverge: float | None
     """Above it practically every measured run failed."""
@@ -58,8 +58,8 @@ _BANDS: dict[str, Band] = {
 
 
 def e2(lr: float, alpha_eff: float) -> float:
-    """lr * sqrt(alpha_eff), the quantity in which runs of different alpha and rank compare (arXiv 2602.06204; "
-    "scale-experiment)."""
+    """lr * sqrt(alpha_eff), the quantity in which runs of different alpha and rank compare (arXiv 2602.06204;
+    scale-experiment)."""
     return lr * sqrt(alpha_eff)
 
 
@@ -118,8 +118,8 @@ def optimizer_factor(optim: str) -> float | None:
 
 
 def loraplus_factor(ratio: float | None) -> float:
-    """What LoRA+ adds to E2: B learns ``ratio`` times faster than A, so sqrt(ratio) on the geometric mean (arXiv "
-    "2402.12354)."""
+    """What LoRA+ adds to E2: B learns ``ratio`` times faster than A, so sqrt(ratio) on the geometric mean (arXiv
+    2402.12354)."""
     return sqrt(ratio) if ratio is not None and ratio > 0 else 1.0
 
 
@@ -138,8 +138,8 @@ def run_e2(lora: LoraFacts, train: TrainFacts) -> float | None:
 
 
 def round_lr(x: float) -> float:
-    """The nearest of {1, 1.5, 2, 3, 4, 5, 7} * 10^k on a logarithmic scale. Raises ValueError unless x is positive "
-    "and finite."""
+    """The nearest of {1, 1.5, 2, 3, 4, 5, 7} * 10^k on a logarithmic scale. Raises ValueError unless x is positive
+    and finite."""
     if not (isfinite(x) and x > 0):
         raise ValueError(f"a learning rate must be positive and finite, not {x!r}")
     power = floor(log10(x))
@@ -148,8 +148,8 @@ def round_lr(x: float) -> float:
 
 
 def round_lr_down(x: float) -> float:
-    """The largest of {1, 1.5, 2, 3, 4, 5, 7} * 10^k that is not above x. Raises ValueError unless x is positive and "
-    "finite."""
+    """The largest of {1, 1.5, 2, 3, 4, 5, 7} * 10^k that is not above x. Raises ValueError unless x is positive and
+    finite."""
     nearest = round_lr(x)
     power = floor(log10(nearest)) - 1
     candidates = [float(f"{step:g}e{k}") for k in (power, power + 1) for step in _STEPS]

@@ -42,8 +42,6 @@ def recommend(draft: Draft) -> tuple[Plan, StepBudget]:
     decide_precision(draft)
     batch, epochs = decide_batch(draft)
     decide_regularisers(draft, epochs)
-    if draft.task.family == "rl":  # the completions of a whole step are generated at once
-        draft.values["train.gradient_accumulation_steps"] = max(2, ceil(batch / draft.hardware.count))
     candidate, micro = decide_method(draft)
     replicas = draft.hardware.count if candidate.sharding != "none" else 1
     _, accumulation, effective = decide_split(draft, batch, micro, replicas)

@@ -174,9 +174,7 @@ def _print_memory(view: View, page: _Page) -> None:
             page.text(row.peak.removesuffix(" GiB")), page.text(row.micro_batch), page.text(row.longest),
         )  # fmt: skip
     page.put(grid)
-    page.put(
-        page.text(BARS, "dim")
-    )
+    page.put(page.text(BARS, "dim"))
 
 
 def _cell_style(index: int) -> str:

@@ -60,7 +60,9 @@ def does_not_fit(model: ModelFacts, train: TrainFacts, hardware: HardwareFacts, 
     if fit(facts) != "does not fit":
         return
     verdict = judge(facts)
-    way = "; ".join(f"{w.change} (saves {w.saves / GIB:.1f} GiB)" for w in verdict.ways_out[:3])
+    way = "; ".join(
+        f"{w.change} (saves {w.saves / GIB:.1f} GiB)" if w.saves else w.change for w in verdict.ways_out[:3]
+    )
     yield Hit(
         f"The run does not fit: {_say(verdict, facts)}."
         + (f" Ways out: {way}." if way else " Use a larger or a second device."),

@@ -20,6 +20,12 @@ def _per_rank(model: ModelFacts, lora: LoraFacts) -> int:
     return params_per_rank(model, lora)
 
 
+def _weights(model: ModelFacts, lora: LoraFacts) -> int:
+    from lora_advise.adapters import targets
+
+    return sum(target.module.weights for target in targets(model, lora))
+
+
 def _tokens(count: int) -> str:
     return f"{count / 1e6:.3g} M" if count >= 1e6 else f"{count:,}"
 
@@ -48,17 +54,18 @@ def data_exceed_capacity(task: TaskFacts, model: ModelFacts, lora: LoraFacts, da
         train: {num_train_epochs: 1.0}
     Evidence: the capacity at which LoRA left the curve of full fine-tuning, and bits per parameter from memorization
         studies.
-    Known problems: an upper bound on what the data hold: repetitive data need less. From r 128 on it is not said again.
+    Known problems: an upper bound on what the data hold: repetitive data need less. Nothing is said from r 128 on, nor
+        where twice the rank would make the adapter larger than half of the matrices that it adapts.
     """
-    if task.name not in LEARNING_TASKS or data.examples < 300 or lora.r >= 128:
+    if task.name not in LEARNING_TASKS or data.examples < 300:
         return
     per_rank, tokens = _per_rank(model, lora), data.examples * data.completion_tokens
-    if per_rank == 0 or lora.r * per_rank >= tokens / 2:
+    limit = min(128, _weights(model, lora) // (2 * per_rank)) if per_rank else 0
+    if 2 * lora.r > limit or lora.r * per_rank >= tokens / 2:
         return
     rank = lora.r
-    while rank < 128 and rank * per_rank < tokens / 2:
+    while 2 * rank <= limit and rank * per_rank < tokens / 2:
         rank *= 2
-    rank = min(rank, 128)
     yield Hit(
         f"{_tokens(tokens)} completion tokens carry about as many bits, and r {lora.r} stores twice its "
         f"{_tokens(lora.r * per_rank)} "

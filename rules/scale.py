@@ -1,5 +1,5 @@
-"""Rules about the product of adapter scale and learning rate: the one number that decides whether a run diverges or "
-"idles."""
+"""Rules about the product of adapter scale and learning rate: the one number that decides whether a run diverges or
+idles."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def explain(lora: LoraFacts, train: TrainFacts, value: float) -> str:
             f", LoRA+ ratio {lora.loraplus_lr_ratio:g} counted as {loraplus_factor(lora.loraplus_lr_ratio):.2g} times"
         )
     product = f"{format_lr(train.learning_rate)} * sqrt({lora.alpha_eff:.4g}) = {format_lr(value)}"
-    return f"{scale}, so lr * sqrt(alpha_eff) = {product}{extra}"
+    return f"{scale}, so E2 = lr * sqrt(alpha_eff) = {product}{extra}"
 
 
 def ways_back(lora: LoraFacts, train: TrainFacts, value: float, bounds: Band) -> tuple[Change, ...]:
-    """The best learning rate at this alpha, and the highest sound alpha of 1 or more at this learning rate, if there "
-    "is one."""
+    """The best learning rate at this alpha, and the highest sound alpha of 1 or more at this learning rate, if there
+    is one."""
     factor = value / (train.learning_rate * sqrt(lora.alpha_eff))
     rate = Change("train.learning_rate", round_lr(lr_for(bounds.best, lora.alpha_eff) / factor))
     alpha = alpha_for(bounds.warn / 1.5, train.learning_rate * factor) / (sqrt(lora.r) if lora.use_rslora else 1.0)
@@ -160,8 +160,8 @@ ADVISED_LOW = ("domain-adaptation", "knowledge-injection", "vision-language")
 
 
 def _low_factor(facts: Facts) -> float:
-    """What published practice divides the rate by for reasons of its own: fp16, and 4-bit bases from 30 B on "
-    "(dettmers-2023)."""
+    """What published practice divides the rate by for reasons of its own: fp16, and 4-bit bases from 30 B on
+    (dettmers-2023)."""
     factor = 1.0
     if facts.train is not None and facts.train.dtype == "float16":
         factor *= 2

@@ -15,8 +15,8 @@ PATTERN_SIGNS = re.compile(r"[*+?^$|()\[\]{}\\]")
 
 
 def matches(module: LinearModule, entry: str) -> bool:
-    """Whether a list entry of target_modules matches the module, as PEFT does: the whole path or its end after a "
-    "dot."""
+    """Whether a list entry of target_modules matches the module, as PEFT does: the whole path or its end after a
+    dot."""
     entry = re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", entry)
     return module.path == entry or module.path.endswith("." + entry)
 

@@ -127,7 +127,7 @@ def pretrain(
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
-    warmup, decay = (max(1, min(length, steps // 4)) for length in (WARMUP, DECAY))
+    warmup, decay = (max(1, min(length, steps // 2)) for length in (WARMUP, DECAY))
     losses: list[float] = []
     model.train()
     for step, (ids, labels) in enumerate(islice(batches(tokenizer, seed + 1), steps)):

@@ -121,7 +121,7 @@ def test_emit_then_lint_then_read(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(text.replace("learning_rate: ", "learning_rate: 0.9 # "))
     bad = cli("lint", "bad.yaml", cwd=tmp_path)
     assert bad.returncode == 1, bad.stdout + bad.stderr
-    assert "sqrt(alpha_eff)" in bad.stdout
+    assert "E2" in bad.stdout
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,11 @@ DEVICES = [
     "cpu",
     None,
 ]
-REQUEST_FINDINGS = {"few-examples", "does-not-fit", "memory-tight", "hardly-any-examples", "too-few-steps"}
-"""Rules that speak of what was asked: too little data (on so many devices), a device on which nothing fits."""
+REQUEST_FINDINGS = {"few-examples", "does-not-fit", "memory-tight", "hardly-any-examples"}
+"""Rules that speak of what was asked: too little data, a device on which nothing fits."""
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(
     model=st.sampled_from(MODELS),
     task=st.sampled_from(sorted(TASKS)),
@@ -60,7 +60,7 @@ def test_every_question_gets_a_sound_plan(
     assert first.method == facts.method
     assert (first.fit == "does not fit") == (first.micro_batch == 0)
     if first.fit == "does not fit":
-        assert len(first.ways_out) >= 2  # a model that is far too large leaves only other devices and other models
+        assert len(first.ways_out) >= 3
         better = [v for v in advice.memory if v.hardware == first.hardware and v.fit == "fits" and v.method != "full"]
         assert not better, "a method that fits was passed over"
     assert facts.lora.r in (8, 16, 32, 64, 128, 256)

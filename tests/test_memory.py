@@ -157,26 +157,22 @@ def test_more_work_never_needs_less_memory(choices):
 
 
 @given(runs)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_verdict_agrees_with_its_own_numbers(choices):
     facts = run(gib=80.0, **choices)
     verdict = memory.judge(facts)
     low, high = verdict.estimate.device
     expected = "fits" if high <= 80 * GIB else "tight" if low <= 80 * GIB else "does not fit"
     assert verdict.fit == expected
-    assert len(verdict.ways_out) >= 2 or verdict.fit == "fits"
+    assert len(verdict.ways_out) >= 3 or verdict.fit == "fits"
     assert verdict.usable < 80 * GIB
-    online = choices["trainer"] in ("grpo", "ppo") and choices["gradient_accumulation_steps"] == 1
-    if verdict.longest and not online:  # as many completions by accumulation would hold gradients besides
+    if verdict.longest:
         assert memory.fit(one_row(facts, verdict.longest)) == "fits"
         assert verdict.longest == 131072 or memory.fit(one_row(facts, verdict.longest + 256)) != "fits"
 
 
 def one_row(facts, length):
     completion = {"max_completion_length": None}
-    batch, steps = facts.train.per_device_train_batch_size, facts.train.gradient_accumulation_steps
-    if facts.task is not None and facts.task.trainer in ("grpo", "ppo"):  # as many completions at once as before
-        completion["gradient_accumulation_steps"] = batch * steps
     train = facts.train.model_copy(update={"per_device_train_batch_size": 1, "max_length": length} | completion)
     return facts.model_copy(update={"train": train})
 
