@@ -1,15 +1,12 @@
 # Tasks for developers; CI calls the README's test command.
-.PHONY: test lint types link docs
+.PHONY: test lint types
 
-link:
-	@rm -rf .link && mkdir -p .link/lora_advise
-	@cd .link/lora_advise && ln -s ../../advisor/* . && ln -s ../../rules ../../templates ../../runner .
-
-types: link
-	python -m mypy
+types:
+	.ci/types
 
 lint:
 	python -m ruff check .
+	python -m ruff format --check .
 
 test:
-	python -m pytest
+	python -m pytest -n 2 --dist loadgroup

@@ -196,7 +196,7 @@ def dimension(flat: dict[str, Any], key: str) -> int | None:
             if isinstance(found, (int, bool)):
                 return int(found)
             if isinstance(found, list) and found and all(isinstance(v, int) for v in found):
-                return max(found)
+                return int(max(found))
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ def _by_name(asked: str) -> tuple[str, tuple[str, ...]] | None:
         return whole[0], _siblings(whole[0])
     if owner is not None and owner not in names.MIRRORS:
         return None
-    tests = (
+    tests: tuple[Callable[[str], bool], ...] = (
         lambda i: names.normal(names.basename(i)) == short,
         lambda i: names.squeezed(names.basename(i)) == names.squeezed(short),
         lambda i: names.stem(i) == names.stem(short),

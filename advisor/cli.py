@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,17 +121,7 @@ def console() -> Console:
 
 def deliver(advice: Advice, args: Namespace) -> None:
     """Render the report and write it to the file or to standard output."""
-    if args.format == "text":
-        from lora_advise.report_text import render
-    elif args.format == "markdown":
-        from lora_advise.report_markdown import render
-    elif args.format == "html":
-        from lora_advise.report_html import render
-    elif args.format == "svg":
-        from lora_advise.report_svg import render
-    else:
-        from lora_advise.report_json import render
-    text = render(advice)
+    text: str = import_module(f"lora_advise.report_{args.format}").render(advice)
     if args.output:
         from lora_advise.atomic_file import write_text
 

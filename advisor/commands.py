@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,7 +159,7 @@ def _completion(args: Namespace) -> int:
     return 0
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[object, ...]] | list[tuple[str, ...]], none: str) -> None:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[object, ...]], none: str) -> None:
     """Print rows as a plain table, or one sentence when there are none."""
     from rich.table import Table
 

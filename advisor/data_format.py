@@ -189,7 +189,7 @@ def _preference(row: Row) -> Example | None:
             sides.append((text, asked + tokens, tokens))
     if not sides[0][0].strip() or not sides[1][0].strip():
         return None
-    total, completion = (sum(side[i] for side in sides) / 2 for i in (1, 2))
+    total, completion = sum(side[1] for side in sides) / 2, sum(side[2] for side in sides) / 2
     return Example(Sizes(total, completion, max(sides[0][1], sides[1][1])), hash((prompt, sides[0][0], sides[1][0])))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from math import ceil, log2
 
+from lora_advise.adapters import refused
 from lora_advise.draft import Draft
 from lora_advise.facts import LinearModule, ModelFacts
+from lora_advise.plan import Confidence
 
 SERVED_RANKS = (8, 16, 32, 64, 128, 256)
 """Ranks that we propose: powers of two that vLLM accepts as max_lora_rank (vllm-lora)."""
@@ -42,15 +44,18 @@ def decide_targets(draft: Draft) -> tuple[LinearModule, ...]:
     return targeted(draft.model, LoraFacts(r=8, lora_alpha=16, target_modules=decided))
 
 
-def _targets(draft: Draft) -> tuple[tuple[LinearModule, ...], str, tuple[str, ...], str, str]:
+def _targets(draft: Draft) -> tuple[tuple[LinearModule, ...], str, tuple[str, ...], Confidence, str]:
     model = draft.model
     language = tuple(m for m in model.with_role("attention", "mlp", "shared_expert") if m.kind == "linear")
     if model.kind == "ssm" or not language:
         mixers = tuple(m for m in model.with_role("mixer") if m.kind == "linear" and m.name in ("in_proj", "out_proj"))
+        mixers = mixers or tuple(m for m in model.with_role("mixer") if m.kind == "linear")
+        barred = refused(model, mixers)
         return (
-            mixers or tuple(m for m in model.with_role("mixer") if m.kind == "linear"),
-            ("A pure state-space model has no attention or MLP: the input and output projections of its mixers hold "
-            "most weights; the small x_proj and dt_proj that steer the recurrence stay frozen."),
+            tuple(m for m in mixers if m not in barred),
+            ("A pure state-space model has no attention or MLP: the projections of its mixers hold most weights; the small "
+            "x_proj and dt_proj that steer the recurrence stay frozen."
+            + (f" PEFT refuses {barred[0].name} here: the mixer's fused kernel would pass the adapter by." if barred else "")),
             ("peft-code", "convention"), "convention",
             "A paper that shows a gain from adapting the recurrence of this family.",
         )  # fmt: skip
@@ -240,6 +245,7 @@ def decide_saved_modules(draft: Draft) -> tuple[str, ...]:
     """Modules that are trained in full beside the adapter: a new head, or embeddings for a new language."""
     model, task = draft.model, draft.task
     value: tuple[str, ...] = ()
+    sources: tuple[str, ...]
     because, sources, flips = (
         "Nothing beside the adapter: embeddings trained in full cost gigabytes and cannot be served as LoRA.",
         ("peft-code", "vllm-lora"), "New tokens in the vocabulary: trainable_token_indices for just those rows.",

@@ -50,7 +50,8 @@ def _rows(draft: Draft) -> int:
     """Training rows per epoch before the final rounding: examples, or packed blocks."""
     data = draft.data
     if draft.values["train.packing"]:
-        return max(1, ceil(data.examples * data.tokens_per_example / draft.values["train.max_length"]))
+        length: int = draft.values["train.max_length"]
+        return max(1, ceil(data.examples * data.tokens_per_example / length))
     return data.examples
 
 

@@ -123,9 +123,7 @@ def decide_method(draft: Draft) -> tuple[Candidate, int]:
             best = (candidate, fit)
         if fit == "fits":
             break
-    if best is None:
-        best = (Candidate("lora", draft.overrides.get("stack.sharding", "none")), "does not fit")
-    candidate, fit = best
+    candidate, fit = best or (Candidate("lora", draft.overrides.get("stack.sharding", "none")), "does not fit")
     draft.decide(
         "method", "method", "Method", candidate.method, shown=_method_name(candidate, draft.hardware.count),
         because=_why_method(draft, candidate, fit),

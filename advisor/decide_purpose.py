@@ -10,6 +10,7 @@ def decide_purpose(draft: Draft) -> None:
     """The gate: prompt, retrieval, full fine-tuning or LoRA."""
     n, task, model = draft.data.examples, draft.task, draft.model
     total = n * draft.data.tokens_per_example
+    sources: tuple[str, ...]
     value, because, sources, flips = (
         "LoRA", "Supervised tuning on data of this size: LoRA reaches full fine-tuning at a fraction of the memory.",
         ("lwr-2025", "baseten-2026"), "Data that exceed the adapter's capacity, or continued pretraining at scale.",

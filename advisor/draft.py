@@ -70,7 +70,7 @@ class Draft:
                 override_reason=self.because if overridden else None,
             )
         )
-        return chosen  # type: ignore[no-any-return]
+        return chosen
 
     def note(self, kind: Literal["warning", "assumption", "advice"], text: str, *sources: str) -> None:
         """Say something that the user must see before the settings."""

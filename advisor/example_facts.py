@@ -170,6 +170,25 @@ def _hybrid() -> ModelFacts:
     )  # fmt: skip
 
 
+def _state_space() -> ModelFacts:
+    layers, hidden, vocabulary = 64, 2560, 50_280
+    mixers = tuple(
+        LinearModule(path=f"backbone.layers.*.mixer.{name}", d_in=i, d_out=o, count=layers, role="mixer")
+        for name, i, o in (
+            ("in_proj", 2560, 10_240),
+            ("x_proj", 5120, 192),
+            ("dt_proj", 160, 5120),
+            ("out_proj", 5120, 2560),
+        )
+    )
+    total = sum(m.weights for m in mixers) + vocabulary * hidden
+    return ModelFacts(
+        name="state-spaces/mamba-2.8b-hf", model_type="mamba", kind="ssm", total_params=total, active_params=total,
+        hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=1, num_key_value_heads=1, head_dim=hidden,
+        intermediate_size=2 * hidden, vocab_size=vocabulary, tie_word_embeddings=True, recurrent_layers=layers, modules=mixers,
+    )  # fmt: skip
+
+
 EXAMPLE_MODELS: dict[str, ModelFacts] = {
     "llama-3.1-8b": _decoder("meta-llama/Llama-3.1-8B-Instruct", 32, 4096, 1024, 14_336),
     "small": _decoder("meta-llama/Llama-3.2-1B-Instruct", 16, 2048, 512, 8192, tied=True),
@@ -178,6 +197,7 @@ EXAMPLE_MODELS: dict[str, ModelFacts] = {
     "mixture-of-experts": _mixture(),
     "vision-language": _vision_language(),
     "hybrid": _hybrid(),
+    "state-space": _state_space(),
 }
 """Models that examples may name. Shapes are those of the published models, or of their kind where the name is
 ``example/``."""

@@ -109,7 +109,7 @@ def _json(text: str | None) -> Any:
 def _rocm_smi(tool: str) -> list[Device]:
     """Devices by rocm-smi: one object per card, memory in bytes."""
     answer = _json(_output(tool, "--showproductname", "--showmeminfo", "vram", "--json"))
-    found = []
+    found: list[Device] = []
     for card in answer.values() if isinstance(answer, dict) else []:
         if isinstance(card, dict) and str(card.get("VRAM Total Memory (B)", "")).isdecimal():
             name = next(
@@ -125,7 +125,7 @@ def _amd_smi(tool: str) -> list[Device]:
     answer = _json(_output(tool, "static", "--asic", "--vram", "--json"))
     if isinstance(answer, dict):
         answer = answer.get("gpu_data")
-    found = []
+    found: list[Device] = []
     for gpu in answer if isinstance(answer, list) else []:
         asic, vram = (gpu.get("asic"), gpu.get("vram")) if isinstance(gpu, dict) else (None, None)
         size = vram.get("size") if isinstance(vram, dict) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lora_advise.facts import Facts
@@ -48,18 +48,15 @@ def stack_of(facts: Facts) -> Stack:
     the tiled loss head ``add_fused_lm_head``; the experimental ORPO and CPO trainers materialise all logits.
     """
     framework = facts.stack.framework if facts.stack else "trl"
-    return Stack(
+    stack = Stack(
         name=_name(facts, framework),
         mode=_mode(facts, framework),
         adapter_bytes=_adapter_bytes(facts, framework),
         loss=_loss(facts, framework),
-        **_wide(facts),
     )
-
-
-def _wide(facts: Facts) -> dict[str, int]:
-    wide = facts.train is not None and facts.train.dtype == "float32"
-    return {"embedding_bytes": 4, "norm_bytes": 4, "residual_bytes": 4} if wide else {}
+    if facts.train is not None and facts.train.dtype == "float32":
+        return replace(stack, embedding_bytes=4, norm_bytes=4, residual_bytes=4)
+    return stack
 
 
 def _name(facts: Facts, framework: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lora_advise import memory
-from lora_advise.facts import Facts, Method, StackFacts, TrainFacts
+from lora_advise.facts import Facts, HardwareFacts, Method, StackFacts, TrainFacts
 from lora_advise.memory_case import case_of, length_of
 from lora_advise.memory_stages import peak_stage
 from lora_advise.plan import WayOut
@@ -178,10 +178,14 @@ def _larger_device(facts: Facts) -> WayOut | None:
     if facts.hardware is None:
         return None
     cards = [card_of_size(size) for size in TABLE_SIZES if size > facts.hardware.memory_gib]
-    same = [(card.model_copy(update={"count": facts.hardware.count}), {}) for card in cards]
+    same: list[tuple[HardwareFacts, dict[str, Any]]] = [
+        (card.model_copy(update={"count": facts.hardware.count}), {}) for card in cards
+    ]
     largest = card_of_size(TABLE_SIZES[-1])
-    sharded = {"stack.sharding": "fsdp", "quant.bnb_4bit_quant_storage": "bfloat16"}
-    many = [(largest.model_copy(update={"count": count}), sharded) for count in COUNTS if count > facts.hardware.count]
+    sharded: dict[str, Any] = {"stack.sharding": "fsdp", "quant.bnb_4bit_quant_storage": "bfloat16"}
+    many: list[tuple[HardwareFacts, dict[str, Any]]] = [
+        (largest.model_copy(update={"count": count}), sharded) for count in COUNTS if count > facts.hardware.count
+    ]
     for card, spread in (*same, *many):
         values = {"hardware": card, **spread}
         if memory.fit(apply(facts, values)) == "fits":

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import LoraFacts, QuantFacts, StackFacts, TrainFacts
@@ -48,7 +48,12 @@ SHORT: dict[str, str] = {
 }
 """Short name (``--r``, ``advise(r=64)``) to field of the plan."""
 
-_SECTIONS = {"lora": LoraFacts, "train": TrainFacts, "quant": QuantFacts, "stack": StackFacts}
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "lora": LoraFacts,
+    "train": TrainFacts,
+    "quant": QuantFacts,
+    "stack": StackFacts,
+}
 _POSITIVE = {
     "lora.r", "lora.lora_alpha", "train.learning_rate", "train.embedding_learning_rate", "train.num_train_epochs",
     "train.max_length", "train.max_steps", "train.eval_steps", "train.save_steps", "train.logging_steps",

@@ -46,7 +46,7 @@ def read_plan(text_or_path: str | Path, resolve: Resolve | None = None) -> Plan:
     facts = Facts.model_validate({"model": model, **_sections(content, tree, name)})
     rest: dict[str, Any] = {"profile": content["profile"]} if content.get("profile") is not None else {}
     overrides = _overrides(content.get("overrides"), tree, name)
-    made = _checked(Plan, {"facts": Facts(), **rest}, ("profile",), tree, name)
+    made: Plan = _checked(Plan, {"facts": Facts(), **rest}, ("profile",), tree, name)
     return made.model_copy(
         update={"facts": facts, "overrides": overrides, "origins": _origins(content.get("origins"), tree, name)}
     )
@@ -183,10 +183,10 @@ def _model(value: Any, tree: Tree, name: str, resolve: Resolve | None) -> ModelF
         return None
     _known_keys(given, tuple(PlanModel.model_fields), ("model",), tree, name)
     wanted: PlanModel = _checked(PlanModel, given, ("model",), tree, name)
-    if resolve is None:
-        from lora_advise.catalogue import resolve_model as resolve
+    from lora_advise.catalogue import resolve_model
+
     try:
-        found, _ = resolve(wanted.path or wanted.name)
+        found, _ = (resolve or resolve_model)(wanted.path or wanted.name)
     except LoraAdviseError as error:
         raise LoraAdviseError(f"{_at(name, tree, ('model', 'path' if wanted.path else 'name'))}: {error}") from None
     update: dict[str, Any] = {"asked": wanted.asked, "path": wanted.path}

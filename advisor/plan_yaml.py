@@ -100,7 +100,7 @@ def parse(text: str, name: str) -> Tree:
     documents = 0
     try:
         for event in yaml.parse(text, Loader=loader):
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 1
             kind = type(event).__name__
             if kind == "DocumentStartEvent":
                 documents += 1
@@ -148,7 +148,8 @@ def _take(tree: Tree, stack: list[_Open], event: Any, kind: str, name: str, line
         if event.value in top.content:
             raise LoraAdviseError(f"{name} line {line}: the key {event.value[:60]!r} is given twice; keep one of them.")
         top.key = event.value
-        tree.lines[(*top.path, event.value)] = line
+        place = (*top.path, event.value)
+        tree.lines[place] = line
         return
     value: Any = {} if kind == "MappingStartEvent" else [] if kind == "SequenceStartEvent" else _plain_value(event)
     path: Path = ()

@@ -8,10 +8,11 @@ from lora_advise.facts import GIB
 from lora_advise.plan import MemoryVerdict
 from lora_advise.report_words import gib, gib_band, plain
 
-BARS = (
-    "The first row is the plan, the others take one row at a time. The bar is the whole device; micro: the largest "
-    "micro-batch that fits; longest: tokens at micro-batch 1."
+LEGEND = (
+    "The first row is the plan, the others take one row at a time. A bar is one whole device; micro-batch: the largest "
+    "that fits; longest: tokens at micro-batch 1."
 )
+"""What the columns of the memory table mean, in every format of the report."""
 _METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "Full"}
 
 

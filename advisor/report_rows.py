@@ -108,6 +108,7 @@ class View:
     parts_title: str
     parts: tuple[PartRow, ...]
     ways_out: tuple[WayRow, ...]
+    memory_legend: str
     memory_sources: tuple[str, ...]
     findings: tuple[FindingRow, ...]
     linter: str

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from lora_advise.plan import Advice
 from lora_advise.report_bars import fill_of, stretches
-from lora_advise.report_memory import BARS
 from lora_advise.report_rows import View, WhyRow
 from lora_advise.report_view import CONFIDENCE, view_of
 
@@ -174,7 +173,7 @@ def _print_memory(view: View, page: _Page) -> None:
             page.text(row.peak.removesuffix(" GiB")), page.text(row.micro_batch), page.text(row.longest),
         )  # fmt: skip
     page.put(grid)
-    page.put(page.text(BARS, "dim"))
+    page.put(page.text(view.memory_legend, "dim"))
 
 
 def _cell_style(index: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lora_advise.plan import Advice, Decision, MemoryVerdict
-from lora_advise.report_memory import memory_rows, part_rows, way_rows
+from lora_advise.report_memory import LEGEND, memory_rows, part_rows, way_rows
 from lora_advise.report_rows import (
     FindingRow,
     GuideRow,
@@ -68,6 +68,7 @@ def view_of(advice: Advice) -> View:
         parts_title=_parts_title(first) if first else "",
         parts=part_rows(first) if first else (),
         ways_out=way_rows(first) if first else (),
+        memory_legend=LEGEND,
         memory_sources=first.estimate.sources if first else (),
         findings=_findings(advice),
         linter=_linter(advice),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_advise import signal_budget as seen
+import lora_advise.signal_budget as seen
 from lora_advise.finding import Confidence, Hit, Severity
 from lora_advise.rule import rule
 from lora_advise.run_facts import Run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_advise import signal_stability as seen
+import lora_advise.signal_stability as seen
 from lora_advise.facts import TrainFacts
 from lora_advise.finding import Confidence, Hit, Severity
 from lora_advise.rule import rule

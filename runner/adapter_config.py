@@ -56,7 +56,7 @@ def check_targets(lora: LoraFacts, model: Any, deviations: list[str]) -> None:
             matched = any(re.fullmatch(targets, name) for name in names)
         except re.error as error:
             raise LoraAdviseError(f"lora.target_modules {targets!r}: is not a regular expression ({error}).") from error
-        missed = () if matched else (targets,)
+        missed: tuple[str, ...] = () if matched else (targets,)
     else:
         missed = tuple(t for t in targets if not any(_suffix(name, t) for name in names))
         matched = len(missed) < len(targets)

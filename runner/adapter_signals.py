@@ -26,7 +26,7 @@ class Pair:
     start: torch.Tensor
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def find_pairs(model: Any) -> tuple[Pair, ...]:
     """Every pair on a linear layer of the trained adapter; fused expert parameters and embeddings are left out."""
     pairs = []
@@ -43,7 +43,7 @@ def find_pairs(model: Any) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def measure(pairs: tuple[Pair, ...], step: int, clipped_share: float | None) -> AdapterSignal:
     """One reading of all pairs. The norm of BA is that of (B'B)(AA'), which is r x r."""
     updates, ranks = [], []

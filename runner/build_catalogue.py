@@ -217,7 +217,7 @@ def main() -> int:
     old = [json.loads(line) for line in (folder / "models.jsonl").read_text("utf-8").splitlines()]
     new = [rebuild(row) for row in old]
     write(folder, new)
-    changed = sum(a != b for a, b in zip(old, new, strict=True))
+    changed: int = sum(a != b for a, b in zip(old, new, strict=True))
     sys.stdout.write(f"{len(new)} models rebuilt, {changed} changed\n")
     return changed
 

@@ -49,7 +49,7 @@ def card(facts: Facts, run: Run, folder: str, labels: int | None = None) -> str:
 def _facts(facts: Facts, run: Run) -> list[tuple[str, str]]:
     train, lora = facts.train, facts.lora
     losses = [entry.eval_loss for entry in run.log if entry.eval_loss is not None]
-    rows = [("Method", facts.method)]
+    rows: list[tuple[str, str]] = [("Method", facts.method)]
     if lora:
         rows.append(
             ("Adapter", f"r {lora.r}, alpha {lora.lora_alpha:g}, targets {_code(_targets(lora.target_modules))}")

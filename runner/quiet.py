@@ -22,6 +22,7 @@ def quiet_libraries() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     from huggingface_hub import constants
 
+    _import_uncompiled()
     _bars(shown=False)
     telemetry, constants.HF_HUB_DISABLE_TELEMETRY = constants.HF_HUB_DISABLE_TELEMETRY, True
     try:
@@ -46,6 +47,23 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "BITSANDBYTES_NOWELCOME": "1",
 }
+
+
+def _import_uncompiled() -> None:
+    """Import PEFT while torch.compile does nothing.
+
+    PEFT imports bitsandbytes, which decorates four fallback kernels with torch.compile; that alone loads all of torch's
+    compiler, about as many modules again as the rest. Those kernels serve devices without kernels of their own.
+    """
+    kept = os.environ.get("TORCHDYNAMO_DISABLE")
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    try:
+        import peft  # noqa: F401
+    finally:
+        if kept is None:
+            del os.environ["TORCHDYNAMO_DISABLE"]
+        else:
+            os.environ["TORCHDYNAMO_DISABLE"] = kept
 
 
 def _bars(*, shown: bool) -> None:

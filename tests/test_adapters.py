@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from lora_advise.adapters import lora_params, params_per_rank, saved_params, targeted, trainable_params
+from lora_advise.adapters import lora_params, params_per_rank, refused, saved_params, targeted, trainable_params
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import LinearModule, LoraFacts, ModelFacts
 
@@ -160,6 +160,18 @@ def lora(model_type, **settings):
     return LoraFacts(**({"r": 8, "lora_alpha": 16, "task_type": task} | settings))
 
 
+def assert_as_peft(model_type, settings):
+    """The real PEFT model has as many parameters as we count, or it cannot be made and we say so."""
+    adapter = lora(model_type, **settings)
+    model = build(model_type)
+    facts = facts_of(model_type, model)
+    if refused(facts, targeted(facts, adapter)):
+        with pytest.raises(ValueError, match="incompatible with Mamba"):
+            real_counts(model, adapter)
+        return
+    assert (lora_params(facts, adapter), trainable_params(facts, adapter)) == real_counts(model, adapter)
+
+
 ATTENTION = {"roberta": ("query", "value"), "falcon_h1": ("q_proj", "v_proj")}
 PATTERN = r".*\.(q_proj|down_proj|query|dense|o_proj)"
 
@@ -176,17 +188,7 @@ def test_counts_are_those_of_peft(model_type, choice):
         "rslora": {"target_modules": "all-linear", "use_rslora": True, "r": 5},
         "bias": {"target_modules": names, "bias": "lora_only"},
     }[choice]
-    adapter = lora(model_type, **settings)
-    model = build(model_type)
-    facts = facts_of(model_type, model)
-    try:
-        adapters, trained = real_counts(model, adapter)
-    except ValueError as error:
-        if "incompatible with Mamba-based models" not in str(error):
-            raise
-        pytest.skip(f"PEFT refuses these targets on {model_type}")
-    assert lora_params(facts, adapter) == adapters
-    assert trainable_params(facts, adapter) == trained
+    assert_as_peft(model_type, settings)
 
 
 @pytest.mark.parametrize(
@@ -221,17 +223,16 @@ def test_counts_are_those_of_peft(model_type, choice):
     ],
 )
 def test_particular_choices_are_counted_as_peft_does(model_type, settings):
-    adapter = lora(model_type, **settings)
-    model = build(model_type)
-    facts = facts_of(model_type, model)
-    try:
-        adapters, trained = real_counts(model, adapter)
-    except ValueError as error:
-        if "incompatible with Mamba-based models" not in str(error):
-            raise
-        pytest.skip(f"PEFT refuses these targets on {model_type}")
-    assert lora_params(facts, adapter) == adapters
-    assert trainable_params(facts, adapter) == trained
+    assert_as_peft(model_type, settings)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "out_proj"), r".*\.(in|out)_proj", ("conv1d",)])
+def test_peft_refuses_the_output_of_mamba_mixers_and_so_do_we(targets):
+    model = build("falcon_h1")
+    facts, adapter = facts_of("falcon_h1", model), lora("falcon_h1", target_modules=targets)
+    assert refused(facts, targeted(facts, adapter))
+    with pytest.raises(ValueError, match="incompatible with Mamba"):
+        real_counts(model, adapter)
 
 
 def test_all_linear_leaves_the_output_head_alone_and_takes_the_vision_tower():

@@ -115,6 +115,7 @@ def test_text_fits_any_width_and_encoding(sample, width, encoding):
         "2e-4",
         "13.7 to 16.8",
         "96.1 to 108.7",
+        "peak, GiB",
         "32,768",
         "0.89 to 3.93 GiB",
         "6.7e-5 to 6.7e-4",

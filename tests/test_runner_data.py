@@ -272,5 +272,7 @@ def test_any_json_is_a_run_or_one_sentence(tmp_path_factory: pytest.TempPathFact
 def test_real_logs_are_read() -> None:
     for path in sorted(CORPUS.glob("*.json")):
         run = read_run(path)
-        assert run.log, path.name
+        state = json.loads(path.read_text("utf-8"))
+        written = state.get("log_history", []) if isinstance(state, dict) else state
+        assert len(run.log) >= min(3, len({entry.get("step") for entry in written})), path.name
         assert all(e.step >= 0 for e in run.log)
