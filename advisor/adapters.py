@@ -42,12 +42,6 @@ _HEADS = ("classifier", "score")
 """What PEFT adds to ``modules_to_save`` for SEQ_CLS and TOKEN_CLS (``peft_model.py``)."""
 
 
-_MAMBA_TYPES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
-_MAMBA_REFUSED = ("out_proj", "conv1d")
-"""Modules on which PEFT refuses LoRA in these types (``_check_lora_target_modules_mamba``): their fused kernels read the
-bare weight, past the adapter."""
-
-
 @dataclass(frozen=True, slots=True)
 class Target:
     """A module family with an adapter. ``ranks`` is 2 where PEFT doubles the rank of a fused gate and up projection."""
@@ -79,13 +73,6 @@ def targeted(model: ModelFacts, lora: LoraFacts) -> tuple[LinearModule, ...]:
     included; for the MoE types that PEFT converts it also means the fused experts. An unknown name matches nothing.
     """
     return tuple(target.module for target in targets(model, lora))
-
-
-def refused(model: ModelFacts, modules: tuple[LinearModule, ...]) -> tuple[LinearModule, ...]:
-    """Those of the modules on which PEFT raises instead of adding an adapter: output projections of Mamba mixers."""
-    if model.model_type not in _MAMBA_TYPES:
-        return ()
-    return tuple(module for module in modules if module.name in _MAMBA_REFUSED)
 
 
 def targets(model: ModelFacts, lora: LoraFacts) -> tuple[Target, ...]:

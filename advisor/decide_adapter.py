@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from math import ceil, log2
 
-from lora_advise.adapters import refused
+from lora_advise.adapter_limits import refused
 from lora_advise.draft import Draft
 from lora_advise.facts import LinearModule, ModelFacts
 from lora_advise.plan import Confidence

@@ -18,6 +18,7 @@ from lora_advise.rules.preference import PREFERENCE_RULES
 from lora_advise.rules.quantization import QUANTIZATION_RULES
 from lora_advise.rules.rank import RANK_RULES
 from lora_advise.rules.rate import RATE_RULES
+from lora_advise.rules.refused_targets import REFUSED_TARGET_RULES
 from lora_advise.rules.saved_modules import SAVED_RULES
 from lora_advise.rules.scale import SCALE_RULES
 from lora_advise.rules.schedule import SCHEDULE_RULES
@@ -35,6 +36,7 @@ RULES: tuple[Rule, ...] = (
     *DROPOUT_RULES,
     *TARGET_RULES,
     *SAVED_RULES,
+    *REFUSED_TARGET_RULES,
     *PRECISION_RULES,
     *QUANTIZATION_RULES,
     *MEMORY_RULES,

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from lora_advise.adapters import lora_params, params_per_rank, refused, saved_params, targeted, trainable_params
+from lora_advise.adapter_limits import refused
+from lora_advise.adapters import lora_params, params_per_rank, saved_params, targeted, trainable_params
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import LinearModule, LoraFacts, ModelFacts
 

@@ -62,6 +62,7 @@ def test_rules_import_only_nouns_and_arithmetic() -> None:
         "rule",
         "rates",
         "adapters",
+        "adapter_limits",
         "memory",
         "plan",
         "run_facts",

@@ -1,0 +1,17 @@
+"""Modules on which PEFT refuses an adapter. Read in peft 0.21.2, ``tuners/tuners_utils.py``."""
+
+from __future__ import annotations
+
+from lora_advise.facts import LinearModule, ModelFacts
+
+_MAMBA_TYPES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+_MAMBA_REFUSED = ("out_proj", "conv1d")
+"""Modules on which PEFT refuses LoRA in these types (``_check_lora_target_modules_mamba``): their fused kernels read the
+bare weight, past the adapter."""
+
+
+def refused(model: ModelFacts, modules: tuple[LinearModule, ...]) -> tuple[LinearModule, ...]:
+    """Those of the modules on which PEFT raises instead of adding an adapter: output projections of Mamba mixers."""
+    if model.model_type not in _MAMBA_TYPES:
+        return ()
+    return tuple(module for module in modules if module.name in _MAMBA_REFUSED)
