@@ -41,10 +41,11 @@ def _carries(probe: Draft, card: HardwareFacts, method: Method) -> bool:
 
 def _sketch(draft: Draft) -> Draft:
     """A copy of the draft with the values that memory depends on, decided for a bf16 card."""
-    from lora_advise.decide_adapter import decide_alpha, decide_rank, decide_saved_modules, decide_targets
+    from lora_advise.decide_adapter import decide_alpha, decide_rank, decide_saved_modules
     from lora_advise.decide_batch import decide_batch
     from lora_advise.decide_data import decide_data
     from lora_advise.decide_rate import decide_beta
+    from lora_advise.decide_targets import decide_targets
 
     probe = Draft(model=draft.model, task=draft.task, data=draft.data, hardware=draft.hardware,
                   framework=draft.framework, overrides=draft.overrides)  # fmt: skip

@@ -15,6 +15,8 @@ SHORTEST = 512
 """Tokens below which a shorter ``max_length`` is no longer offered."""
 SMALL = 1_500_000_000
 """Parameters below which 4 bits save next to nothing (evidence, section 5.1)."""
+WORTH = 0.02
+"""Share of the peak that a change must save to be worth naming."""
 COUNTS = (2, 4, 8, 16, 32)
 FEWEST = 3
 """Ways out that are named even when the first is enough: a user may not be free to take it."""
@@ -29,7 +31,7 @@ class _Step(NamedTuple):
 def find(facts: Facts) -> tuple[WayOut, ...]:
     """Changes that lower the memory, cheapest first, applied one upon the other until the run fits.
 
-    A change that saves nothing on top of those before it is left out. Raises LoraAdviseError without hardware.
+    A change that saves next to nothing on top of those before it is left out. Raises LoraAdviseError without hardware.
     """
     found: list[WayOut] = []
     current = facts
@@ -37,14 +39,14 @@ def find(facts: Facts) -> tuple[WayOut, ...]:
         step = next((s for s in options if memory.fit(apply(current, s.values)) == "fits"), options[-1])
         changed = apply(current, step.values)
         saves = _peak(current) - _peak(changed)
-        if saves <= 0:
+        if saves <= WORTH * _peak(current):
             continue
         current = changed
         enough = memory.fit(current) == "fits"
         found.append(WayOut(change=step.change, saves=saves, costs=step.costs, enough=enough, values=step.values))
         if enough and len(found) >= FEWEST:
             return tuple(found)
-    if len(found) + 1 < FEWEST and (larger := _larger_device(current)) is not None:
+    if len(found) < FEWEST and (larger := _larger_device(facts, current)) is not None:
         found.append(larger)
     return (*found, _smaller_model(current))
 
@@ -79,7 +81,8 @@ def _steps(facts: Facts) -> Iterator[tuple[_Step, ...]]:
         return
     for step in (*_same_result(train), *_other_precision(facts, train)):
         yield (step,)
-    for degrees in (*_fewer_completions(facts, train), _shorter(length_of(facts, train)), _more_devices(facts)):
+    shorter = _shorter(length_of(facts, train))
+    for degrees in (*_fewer_completions(facts, train), shorter, _offload(facts), _more_devices(facts)):
         if degrees:
             yield degrees
 
@@ -154,6 +157,14 @@ def _values(facts: Facts, method: Method) -> dict[str, Any]:
     return {**adapter, "quant": changed.quant}
 
 
+def _offload(facts: Facts) -> tuple[_Step, ...]:
+    """Weights that are sharded already may wait in host memory."""
+    if facts.stack is None or facts.stack.sharding not in ("fsdp", "zero3") or facts.stack.cpu_offload:
+        return ()
+    return (_Step("weights wait in host memory (CPU offload)", "slower steps: every layer travels from the host",
+                  {"stack.cpu_offload": True}),)  # fmt: skip
+
+
 def _more_devices(facts: Facts) -> tuple[_Step, ...]:
     hardware = facts.hardware
     if hardware is None or hardware.kind in memory.SHARE:
@@ -171,29 +182,35 @@ def _more_devices(facts: Facts) -> tuple[_Step, ...]:
     )
 
 
-def _larger_device(facts: Facts) -> WayOut | None:
-    """The smallest usual card on which the run fits after the changes before, or several of the largest."""
+def _larger_device(facts: Facts, current: Facts) -> WayOut | None:
+    """The smallest usual card on which the run fits as it is, else with the other changes; else several of the largest."""
+    for run, costs in ((facts, "and no other change"), (current, "after the changes above")):
+        for values in _larger_devices(run):
+            if memory.fit(apply(run, values)) == "fits":
+                card: HardwareFacts = values["hardware"]
+                name = f"{card.count} x {card.name}" if card.count > 1 else card.name
+                return WayOut(
+                    change=f"a larger device: {name}",
+                    saves=0,
+                    costs=f"another machine, {costs}",
+                    enough=True,
+                    values=values,
+                )
+    return None
+
+
+def _larger_devices(facts: Facts) -> Iterator[dict[str, Any]]:
     from lora_advise.gpus import TABLE_SIZES, card_of_size
 
     if facts.hardware is None:
-        return None
-    cards = [card_of_size(size) for size in TABLE_SIZES if size > facts.hardware.memory_gib]
-    same: list[tuple[HardwareFacts, dict[str, Any]]] = [
-        (card.model_copy(update={"count": facts.hardware.count}), {}) for card in cards
-    ]
-    largest = card_of_size(TABLE_SIZES[-1])
-    sharded: dict[str, Any] = {"stack.sharding": "fsdp", "quant.bnb_4bit_quant_storage": "bfloat16"}
-    many: list[tuple[HardwareFacts, dict[str, Any]]] = [
-        (largest.model_copy(update={"count": count}), sharded) for count in COUNTS if count > facts.hardware.count
-    ]
-    for card, spread in (*same, *many):
-        values = {"hardware": card, **spread}
-        if memory.fit(apply(facts, values)) == "fits":
-            name = f"{card.count} x {card.name}" if card.count > 1 else card.name
-            return WayOut(
-                change=f"a larger device: {name}", saves=0, costs="another machine", enough=True, values=values
-            )
-    return None
+        return
+    for size in TABLE_SIZES:
+        if size > facts.hardware.memory_gib:
+            yield {"hardware": card_of_size(size).model_copy(update={"count": facts.hardware.count})}
+    for count in (*COUNTS, 64):
+        if count > facts.hardware.count:
+            card = card_of_size(TABLE_SIZES[-1]).model_copy(update={"count": count})
+            yield {"hardware": card, "stack.sharding": "fsdp", "quant.bnb_4bit_quant_storage": "bfloat16"}
 
 
 def _smaller_model(facts: Facts) -> WayOut:

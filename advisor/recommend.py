@@ -9,7 +9,6 @@ from lora_advise.decide_adapter import (
     decide_rank,
     decide_regularisers,
     decide_saved_modules,
-    decide_targets,
 )
 from lora_advise.decide_batch import decide_batch, decide_split
 from lora_advise.decide_data import decide_data
@@ -17,6 +16,7 @@ from lora_advise.decide_eval import decide_evaluation, decide_split_share
 from lora_advise.decide_method import Candidate, assemble, decide_method, decide_precision
 from lora_advise.decide_purpose import decide_purpose, decide_sweep
 from lora_advise.decide_rate import decide_beta, decide_rate, decide_schedule
+from lora_advise.decide_targets import decide_targets
 from lora_advise.draft import Draft
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import Facts

@@ -112,6 +112,11 @@ def part_rows(verdict: MemoryVerdict) -> tuple[PartRow, ...]:
 def way_rows(verdict: MemoryVerdict) -> tuple[WayRow, ...]:
     """What would lower the memory of the first verdict, in the order in which to try it."""
     return tuple(
-        WayRow(plain(way.change), gib(way.saves) if way.saves else "nothing", plain(way.costs), way.enough)
+        WayRow(
+            plain(way.change),
+            gib(way.saves) if way.saves else "nothing, it has more room",
+            plain(way.costs),
+            way.enough,
+        )
         for way in verdict.ways_out
     )

@@ -160,8 +160,9 @@ def _print_memory(view: View, page: _Page) -> None:
         return
     page.heading("Memory forecast")
     names = max(len(row.device) for row in view.memory)
-    device = min(names, 22)
-    bar = max(10, min(40, page.prose - device - 7 - 13 - 17 - 8 - 8 - 14))
+    rest = page.prose - 2 * 6 - 5 - 12 - 14 - 6 - 8  # what the other columns and the gaps leave
+    device = max(10, min(names, 22, rest - 11))
+    bar = max(10, min(40, rest - device - 1))
     grid = page.columns(device, 5, 12, bar + 1, None, 6, 8)
     grid.add_row(*(page.text(t, "dim") for t in ("device", "how", "fit", "", "peak, GiB", "micro", "longest")))
     for row in view.memory:

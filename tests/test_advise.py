@@ -246,3 +246,23 @@ def test_gates() -> None:
     assert any("RAG" in n.text for n in facts.notes)
     pretraining = advise("8B", "continued-pretraining", examples=3_000_000, gpu="H200")
     assert "full" in pretraining.decision("gate").value
+
+
+def test_no_plan_of_a_listed_model_reaches_experts_routers_towers_or_embeddings() -> None:
+    """PEFT rewrites some names into fused experts, and refuses others: what it would adapt is what the plan means."""
+    from lora_advise import catalogue
+    from lora_advise.adapter_limits import refused
+    from lora_advise.adapters import targeted
+
+    seen = 0
+    for name in [i for i in catalogue.index() if catalogue.row(i)["id"] == i]:
+        encoder = catalogue.facts(name).kind in ("encoder", "encoder-decoder")
+        facts = advise(name, "classification" if encoder else "chat", gpu="80GB").facts
+        assert facts.model is not None
+        assert facts.lora is not None
+        chosen = targeted(facts.model, facts.lora)
+        assert {m.role for m in chosen} <= {"attention", "mlp", "shared_expert", "mixer"}, name
+        assert chosen, name
+        assert not refused(facts.model, chosen), name
+        seen += 1
+    assert seen >= 350
