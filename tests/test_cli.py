@@ -31,6 +31,12 @@ def test_the_question_of_the_readme() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_report_in_the_readme_is_what_comes_out() -> None:
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+    command, _, report = readme.split("```console\n$ lora-advise ", 1)[1].split("```", 1)[0].partition("\n")
+    assert cli(*command.split(), COLUMNS="80").stdout.rstrip() == report.rstrip()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
