@@ -116,7 +116,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
                 flat[f"{prefix}{key}#{item}"] = flat.get(f"{prefix}{key}#{item}", 0) + 1
             flat[f"{prefix}{key}#"] = len(value)
         else:
-            flat[prefix + key] = value
+            flat[f"{prefix}{key}"] = value
             if key == "feed_forward_proj":
                 flat[prefix + "is_gated_act"] = str(value).startswith("gated")
     return flat

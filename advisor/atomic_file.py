@@ -54,6 +54,8 @@ def _write(path: Path, text: str) -> None:
 def _why(path: Path, error: OSError) -> str:
     if isinstance(error, IsADirectoryError):
         return f"it is a folder; name a file in it, such as {path / 'lora-advise.yaml'}"
+    if isinstance(error, FileNotFoundError) and path.parent.is_dir():
+        return f"files cannot be made in {path.parent}; choose another folder"
     if isinstance(error, FileNotFoundError):
         return f"the folder {path.parent} does not exist; create it first (mkdir -p) or choose another"
     if isinstance(error, NotADirectoryError):

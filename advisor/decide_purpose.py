@@ -5,16 +5,29 @@ from __future__ import annotations
 from lora_advise.draft import Draft
 from lora_advise.rates import format_lr, round_lr
 
+_PLAIN: dict[str, tuple[str, tuple[str, ...]]] = {
+    "sft": (
+        "Supervised tuning on data of this size: LoRA reaches full fine-tuning at a fraction of the memory.",
+        ("lwr-2025", "baseten-2026"),
+    ),
+    "rl": (
+        "An episode teaches about one bit: LoRA matched full fine-tuning in online RL, at rank 1 even.",
+        ("lwr-2025",),
+    ),
+    "preference": (
+        "A pair teaches about one bit: an adapter holds that easily, and the base without it is the reference model.",
+        ("lwr-2025", "trl-code"),
+    ),
+}
+"""Why LoRA where nothing speaks against it, by family of tasks."""
+
 
 def decide_purpose(draft: Draft) -> None:
     """The gate: prompt, retrieval, full fine-tuning or LoRA."""
     n, task, model = draft.data.examples, draft.task, draft.model
     total = n * draft.data.tokens_per_example
-    sources: tuple[str, ...]
-    value, because, sources, flips = (
-        "LoRA", "Supervised tuning on data of this size: LoRA reaches full fine-tuning at a fraction of the memory.",
-        ("lwr-2025", "baseten-2026"), "Data that exceed the adapter's capacity, or continued pretraining at scale.",
-    )  # fmt: skip
+    value, flips = "LoRA", "Data that exceed the adapter's capacity, or continued pretraining at scale."
+    because, sources = _PLAIN.get(task.family, _PLAIN["sft"])
     if n < 50:
         value = "prompt first"
         because = (

@@ -233,10 +233,15 @@ class Facts(Section):
 
     @property
     def sequences(self) -> int | None:
-        """Rows that one epoch feeds: examples, or packed blocks of ``max_length`` tokens."""
+        """Rows that one epoch feeds: examples, packed blocks of ``max_length`` tokens, or GRPO's groups of completions.
+
+        TRL counts completions in a batch: its sampler repeats every prompt ``num_generations`` times.
+        """
         examples = self.train_examples
         if examples is None or self.train is None or self.data is None:
             return examples
+        if self.task is not None and self.task.trainer == "grpo":
+            return examples * (self.train.num_generations or 1)
         if not self.train.packing:
             return examples
         return max(1, ceil(examples * self.data.tokens_per_example / self.train.max_length))

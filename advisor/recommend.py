@@ -73,13 +73,14 @@ def budget(facts: Facts, effective: int) -> StepBudget:
         raise LoraAdviseError("A step budget needs the train and data sections of the plan.")
     steps = facts.optimizer_steps or 1
     examples = facts.train_examples or data.examples
+    group = (train.num_generations or 1) if facts.task is not None and facts.task.trainer == "grpo" else 1
     return StepBudget(
         examples=examples, rows=facts.sequences or examples, micro_batch=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps, devices=facts.data_parallel, effective_batch=effective,
         epochs=train.num_train_epochs, steps=steps, warmup_steps=train.warmup_steps,
         eval_every=train.eval_steps if train.eval_strategy == "steps" else None,
-        tokens=ceil(examples * data.tokens_per_example * train.num_train_epochs),
-        supervised_tokens=examples * (data.tokens_per_example if train.loss_on == "all" else data.completion_tokens),
+        tokens=ceil(examples * group * data.tokens_per_example * train.num_train_epochs),
+        supervised_tokens=examples * group * (data.tokens_per_example if train.loss_on == "all" else data.completion_tokens),
     )  # fmt: skip
 
 

@@ -20,7 +20,10 @@ Module = list[Any]
 
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 _ROLES: tuple[tuple[str, str], ...] = (
-    (r"lm_head$|embed_out$|output_layer$|predictions\.decoder$|lm_head\.decoder$|^decoder$|vocab_projector", "lm_head"),
+    (
+        r"lm_head$|embed_out$|output_layer$|^output_projection$|predictions\.decoder$|lm_head\.decoder$|^decoder$|vocab_projector",
+        "lm_head",
+    ),
     (r"predictions\.transform|lm_head\.dense|^head\.|classifier|^score$|vocab_transform", "head"),
     (
         r"projector|connector|merger|embed_vision|embed_audio|img_projection|modality_projection|projection_for",

@@ -266,3 +266,11 @@ def test_no_plan_of_a_listed_model_reaches_experts_routers_towers_or_embeddings(
         assert not refused(facts.model, chosen), name
         seen += 1
     assert seen >= 350
+
+
+def test_a_step_of_grpo_counts_completions_as_trl_does() -> None:
+    advice = advise("3B", "grpo", examples=4_000, gpu="H100")
+    train = advice.facts.train
+    assert train is not None
+    prompts_per_step = advice.steps.effective_batch / (train.num_generations or 1)
+    assert advice.steps.steps == advice.steps.examples / prompts_per_step == 500
