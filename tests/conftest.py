@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take every core wait for one another
+
 PREFIXES = ("HF_", "CUDA_", "GITHUB_", "TRANSFORMERS_")
 NAMES = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "CI", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
