@@ -5,8 +5,6 @@ the tree (see :class:`Origin`), so a report can say "set by you", "measured in t
 Field names are those of PEFT and transformers wherever these have one.
 """
 
-from __future__ import annotations
-
 from math import ceil, sqrt
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """What is known of a base model: its dimensions and its weight matrices, with names and shapes."""
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import Literal
 

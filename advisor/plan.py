@@ -1,7 +1,5 @@
 """What the advisor answers: a plan that can be run, the decisions behind it, and everything that a report shows."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field

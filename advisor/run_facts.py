@@ -3,8 +3,6 @@
 Our runner writes it; the log of any other trainer can be read as one.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, Literal
