@@ -54,7 +54,7 @@ def _targets(draft: Draft) -> tuple[tuple[LinearModule, ...], str, tuple[str, ..
         return (
             language,
             (f"{model.recurrent_layers} of {model.num_hidden_layers} layers mix tokens by a recurrence; adapting those "
-            f"mixers cost 14.8 points on GSM8K in the one study of such hybrids, so only {dense} are adapted.{renamed}"),
+            f"mixers cost 14.8 points on GSM8K in the one study of such hybrids, so adapters go on {dense} only.{renamed}"),
             ("hybrid-2026",), "measured", "A second study: this rests on one paper, read in summary.",
         )  # fmt: skip
     if model.num_experts:
@@ -99,7 +99,7 @@ def _beside_experts(model: ModelFacts, language: tuple[LinearModule, ...]) -> tu
         attention,
         "attention",
         (
-            f" The shared expert and the dense MLP are left out with them: for {model.model_type} PEFT turns the names {left} "
+            f" The shared expert and the dense MLP stay frozen too: for {model.model_type} PEFT turns the names {left} "
             "into the fused experts."
         ),
     )

@@ -230,18 +230,23 @@ class Facts(Section):
         return max(1, self.data.examples - ceil(self.data.examples * self.train.eval_share))
 
     @property
-    def sequences(self) -> int | None:
-        """Rows that one epoch feeds: examples, packed blocks of ``max_length`` tokens, or GRPO's groups of completions.
+    def group_size(self) -> int:
+        """Completions that one prompt brings into a batch: GRPO's group, else 1.
 
         TRL counts completions in a batch: its sampler repeats every prompt ``num_generations`` times.
         """
+        if self.task is None or self.task.trainer != "grpo" or self.train is None:
+            return 1
+        return self.train.num_generations or 1
+
+    @property
+    def sequences(self) -> int | None:
+        """Rows that one epoch feeds: examples (a group of completions each in GRPO), or packed blocks of ``max_length``."""
         examples = self.train_examples
         if examples is None or self.train is None or self.data is None:
             return examples
-        if self.task is not None and self.task.trainer == "grpo":
-            return examples * (self.train.num_generations or 1)
         if not self.train.packing:
-            return examples
+            return examples * self.group_size
         return max(1, ceil(examples * self.data.tokens_per_example / self.train.max_length))
 
     @property

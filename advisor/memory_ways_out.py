@@ -18,6 +18,8 @@ SMALL = 1_500_000_000
 WORTH = 0.02
 """Share of the peak that a change must save to be worth naming."""
 COUNTS = (2, 4, 8, 16, 32)
+_SHARDED = {"stack.sharding": "fsdp", "quant.bnb_4bit_quant_storage": "bfloat16"}
+"""FSDP, and 4-bit weights stored so that they shard."""
 FEWEST = 3
 """Ways out that are named even when the first is enough: a user may not be free to take it."""
 
@@ -175,7 +177,7 @@ def _more_devices(facts: Facts) -> tuple[_Step, ...]:
         _Step(
             f"shard over {count} GPUs (FSDP)",
             costs,
-            {"stack.sharding": "fsdp", "hardware.count": count, "quant.bnb_4bit_quant_storage": "bfloat16"},
+            {**_SHARDED, "hardware.count": count},
         )
         for count in COUNTS
         if count > hardware.count or (count == hardware.count and not sharded)
@@ -210,7 +212,7 @@ def _larger_devices(facts: Facts) -> Iterator[dict[str, Any]]:
     for count in (*COUNTS, 64):
         if count > facts.hardware.count:
             card = card_of_size(TABLE_SIZES[-1]).model_copy(update={"count": count})
-            yield {"hardware": card, "stack.sharding": "fsdp", "quant.bnb_4bit_quant_storage": "bfloat16"}
+            yield {"hardware": card, **_SHARDED}
 
 
 def _smaller_model(facts: Facts) -> WayOut:

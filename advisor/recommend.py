@@ -73,7 +73,7 @@ def budget(facts: Facts, effective: int) -> StepBudget:
         raise LoraAdviseError("A step budget needs the train and data sections of the plan.")
     steps = facts.optimizer_steps or 1
     examples = facts.train_examples or data.examples
-    group = (train.num_generations or 1) if facts.task is not None and facts.task.trainer == "grpo" else 1
+    group = facts.group_size
     return StepBudget(
         examples=examples, rows=facts.sequences or examples, micro_batch=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps, devices=facts.data_parallel, effective_batch=effective,

@@ -175,9 +175,8 @@ def _shown(advice: Advice, decision: Decision) -> str:
 def _steps(advice: Advice) -> str:
     steps = advice.steps
     per_epoch = -(-steps.rows // max(1, steps.effective_batch))
-    rows = f"{steps.rows:,} rows"
-    if advice.facts.task is not None and advice.facts.task.trainer == "grpo":
-        rows = f"{steps.examples:,} prompts x {steps.rows // max(1, steps.examples)} completions"
+    group = advice.facts.group_size
+    rows = f"{steps.rows:,} rows" if group == 1 else f"{steps.examples:,} prompts x {group} completions"
     product = f"{rows} / {steps.effective_batch:,} per step x {number(steps.epochs)} epochs"
     if abs(per_epoch * steps.epochs - steps.steps) <= 1:
         return f"{product} = {steps.steps:,} optimizer steps"

@@ -11,29 +11,45 @@ from contextlib import contextmanager
 LOUD = ("transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "torch", "huggingface_hub")
 
 
+_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "BITSANDBYTES_NOWELCOME": "1",
+}
+"""Read when these libraries are first imported, and by TRL each time that a trainer is made."""
+
+
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Only errors of the training libraries are shown inside; settings of the process are put back at the end."""
-    # Read when these libraries are first imported, and by TRL each time that a trainer is made.
-    kept = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
     levels = {name: logging.getLogger(name).level for name in LOUD}
-    for name in LOUD:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    from huggingface_hub import constants
+    with _environment(_ENVIRONMENT):
+        for name in LOUD:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        from huggingface_hub import constants
 
-    _import_uncompiled()
-    _bars(shown=False)
-    telemetry, constants.HF_HUB_DISABLE_TELEMETRY = constants.HF_HUB_DISABLE_TELEMETRY, True
+        _import_uncompiled()
+        _bars(shown=False)
+        telemetry, constants.HF_HUB_DISABLE_TELEMETRY = constants.HF_HUB_DISABLE_TELEMETRY, True
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            constants.HF_HUB_DISABLE_TELEMETRY = telemetry
+            _bars(shown=True)
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    kept = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        constants.HF_HUB_DISABLE_TELEMETRY = telemetry
-        _bars(shown=True)
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
         for name, value in kept.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -41,29 +57,14 @@ def quiet_libraries() -> Iterator[None]:
                 os.environ[name] = value
 
 
-_ENVIRONMENT = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TRL_EXPERIMENTAL_SILENCE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "BITSANDBYTES_NOWELCOME": "1",
-}
-
-
 def _import_uncompiled() -> None:
     """Import PEFT while torch.compile does nothing.
 
-    PEFT imports bitsandbytes, which decorates four fallback kernels with torch.compile; that alone loads all of torch's
-    compiler, about as many modules again as the rest. Those kernels serve devices without kernels of their own.
+    PEFT imports bitsandbytes, which decorates four fallback kernels with torch.compile; that alone loads torch's
+    compiler. Those kernels serve devices without kernels of their own.
     """
-    kept = os.environ.get("TORCHDYNAMO_DISABLE")
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    try:
+    with _environment({"TORCHDYNAMO_DISABLE": "1"}):
         import peft  # noqa: F401
-    finally:
-        if kept is None:
-            del os.environ["TORCHDYNAMO_DISABLE"]
-        else:
-            os.environ["TORCHDYNAMO_DISABLE"] = kept
 
 
 def _bars(*, shown: bool) -> None:

@@ -18,6 +18,10 @@ LLAMA = {
 }  # fmt: skip
 
 
+def test_the_common_model_types_have_formulas():
+    assert len(architecture.architectures()) >= 37
+
+
 @pytest.mark.parametrize("model_type", sorted(architecture.architectures()))
 def test_formulas_give_the_rows_of_the_catalogue(model_type):
     rows = [r for r in ROWS if r["model_type"] == model_type and r["class"] and architecture.layout_of(r["config"])]

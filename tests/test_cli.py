@@ -19,7 +19,7 @@ def cli(*words: str, cwd: Path | None = None, **env: str) -> subprocess.Complete
         text=True,
         cwd=cwd,
         env=full,
-        timeout=300,
+        timeout=120,
     )
 
 
@@ -185,5 +185,5 @@ def test_the_light_path_imports_nothing_heavy() -> None:
         "print([m for m in ('torch', 'transformers', 'peft', 'numpy', 'datasets', 'trl') if m in sys.modules])\n"
         "print(sorted({'rules', 'advisor', 'runner', 'templates'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n")[:2] == ["[]", "[]"], done.stderr

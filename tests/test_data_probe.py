@@ -180,6 +180,14 @@ def test_paths_that_are_no_data_files(tmp_path: Path) -> None:
             probe_data(path, None, "chat")
 
 
+def test_a_long_path_keeps_the_name_of_the_file(tmp_path: Path) -> None:
+    folder = tmp_path / ("a" * 60) / ("b" * 60)
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text("not json\n", encoding="utf-8")
+    with pytest.raises(LoraAdviseError, match=r"^\.\.\..*b{60}/train\.jsonl, line 1: "):
+        probe_data(str(folder / "train.jsonl"), None, "chat")
+
+
 def test_limits_are_said(tmp_path: Path, monkeypatch) -> None:
     path = lines(tmp_path / "a.jsonl", [ROWS["text"]] * 20)
     monkeypatch.setattr(data_reader, "MAX_ROWS", 10)

@@ -19,6 +19,7 @@ pytest.importorskip("torch", reason="the [run] extra is not installed")
 pytest.importorskip("trl", reason="the [run] extra is not installed")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from lora_advise import advise
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import (
     DataFacts,
@@ -396,6 +397,21 @@ def test_grpo_learns_from_exact_matches(model: Path, tmp_path: Path) -> None:
     assert any("reward" in e.extra for e in outcome.run.log)
 
 
+def test_the_steps_of_grpo_are_those_of_the_sampler_of_trl() -> None:
+    from trl.trainer.utils import RepeatSampler
+
+    advice = advise("0.5B", "grpo", examples=4_000, tokens_per_example=100, gpu="A100-80GB")
+    train = advice.facts.train
+    assert train is not None
+    group, batch = train.num_generations, advice.steps.effective_batch
+    prompts = advice.facts.train_examples
+    assert group == 8
+    assert batch % group == 0
+    fed = len(RepeatSampler(range(prompts), mini_repeat_count=group, batch_size=batch // group))
+    assert advice.steps.rows == prompts * group
+    assert advice.steps.steps == pytest.approx(fed / batch * advice.steps.epochs, abs=1)
+
+
 def test_rates_of_their_own_for_b_and_embeddings(model: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "train.jsonl", rows(32))
     plan = make_plan(
@@ -534,7 +550,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model: Path, tmp_path: Path
             child.send_signal(signal.SIGINT)
             break
     lines += child.stdout.readlines()
-    assert child.wait(timeout=600) == 130
+    assert child.wait(timeout=60) == 130
     assert "--resume" in "".join(lines)
     stopped = read_run(tmp_path / "out" / "run.json")
     assert stopped.outcome == "interrupted"
