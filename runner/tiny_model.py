@@ -84,9 +84,9 @@ def make_model(tokenizer: Any, seed: int = SEED) -> Any:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=96,
-            intermediate_size=256,
-            num_hidden_layers=3,
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=4,
             num_attention_heads=4,
             max_position_embeddings=POSITIONS,
             tie_word_embeddings=True,
