@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import NamedTuple
 
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import LinearModule, LoraFacts, ModelFacts
@@ -42,8 +42,7 @@ _HEADS = ("classifier", "score")
 """What PEFT adds to ``modules_to_save`` for SEQ_CLS and TOKEN_CLS (``peft_model.py``)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A module family with an adapter. ``ranks`` is 2 where PEFT doubles the rank of a fused gate and up projection."""
 
     module: LinearModule
@@ -55,8 +54,7 @@ class Target:
         return self.ranks * self.module.lora_params(1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Selection:
+class _Selection(NamedTuple):
     """What is targeted after PEFT's conversion of MoE names."""
 
     names: tuple[str, ...]
@@ -98,7 +96,7 @@ def _targets(model: ModelFacts, lora: LoraFacts) -> tuple[Target, ...]:
         share = _share(model, lora, selection, module)
         if share:
             count = round(module.count * share)
-            kept = module if count == module.count else module.model_copy(update={"count": max(1, count)})
+            kept = module if count == module.count else module.changed({"count": max(1, count)})
             found.append(Target(kept, 2 if module.kind == "parameter" and module.name in selection.doubled else 1))
     return tuple(found)
 

@@ -7,10 +7,8 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
-
 from lora_advise import __version__
-from lora_advise.draft import Draft, sentence
+from lora_advise.draft import Draft
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import DataFacts, Facts, HardwareFacts, ModelFacts, Origin
 from lora_advise.overrides import SHORT, collect
@@ -43,16 +41,18 @@ def advise(  # noqa: PLR0913 - the flags of the command line
 
     Lengths are tokens, ``examples`` are rows. Raises LoraAdviseError for anything that cannot be judged.
     """
-    checked = collect(overrides, flag=lambda short: f"{short}")
+    from lora_advise.checked import FactError, checked
+
+    asked = {
+        "model": model, "task": task, "data": data, "eval_data": eval_data, "examples": examples,
+        "tokens_per_example": tokens_per_example, "completion_tokens": completion_tokens, "gpu": gpu,
+        "gpus": None if gpus is None else str(gpus), "framework": framework, "profile": profile, "because": because,
+        "compare_guides": compare_guides, "overrides": collect(overrides, flag=str),
+    }  # fmt: skip
     try:
-        request = Request(
-            model=model, task=task, data=data, eval_data=eval_data, examples=examples,
-            tokens_per_example=tokens_per_example, completion_tokens=completion_tokens, gpu=gpu,
-            gpus=None if gpus is None else str(gpus), framework=framework, profile=profile, overrides=checked,
-            because=because, compare_guides=compare_guides,
-        )  # fmt: skip
-    except ValidationError as error:
-        raise sentence(error, "advise") from None
+        request = checked(Request, asked)
+    except FactError as error:
+        raise LoraAdviseError(f"advise: {error}") from None
     return answer(request)
 
 
@@ -61,12 +61,9 @@ def answer(request: Request) -> Advice:
     from lora_advise.recommend import recommend
 
     draft, related, known = prepare(request)
-    try:
-        plan, steps = recommend(draft)
-    except ValidationError as error:
-        raise sentence(error, "these settings") from None
+    plan, steps = recommend(draft)
     findings, skipped = opinion(plan)
-    return Advice.model_construct(
+    return Advice(
         tool_version=__version__, command=command_of(request), plan=plan, decisions=tuple(draft.decisions), steps=steps,
         memory=memory_table(plan.facts, known), notes=tuple(draft.notes), guides=guides_beside(plan, draft),
         findings=findings, skipped_rules=skipped, related_models=related, next_steps=next_steps(request, plan),
@@ -139,7 +136,7 @@ def data_facts(request: Request, task: TaskProfile) -> tuple[DataFacts, dict[str
         if (value := getattr(request, name)) is not None
     }
     origins.update({f"data.{name}": Origin.SET for name in given})
-    facts = facts.model_copy(update=given)
+    facts = facts.changed(given)
     if facts.completion_tokens > facts.tokens_per_example:
         raise LoraAdviseError(
             f"--completion-tokens: {facts.completion_tokens} is more than the {facts.tokens_per_example} tokens of an "

@@ -217,7 +217,9 @@ def facts_of(
     if latent is not None:
         head_dim = latent + (dimension(flat, "qk_rope_head_dim") or 0)
     experts, chosen = size["num_experts"], size["num_experts_per_tok"]
-    return ModelFacts.model_validate({
+    from lora_advise.checked import checked
+
+    return checked(ModelFacts, {
         "name": name, "path": path, "model_type": flat["model_type"], "kind": kind, "total_params": total[0],
         "active_params": active_params(modules, total[0], experts, chosen),
         "hidden_size": hidden, "num_hidden_layers": size["num_hidden_layers"] or 0, "num_attention_heads": heads,
@@ -263,5 +265,5 @@ def _from_class(config: dict[str, Any], model_type: str, name: str, path: str | 
     except LoraAdviseError as error:
         raise LoraAdviseError(f"{path or name}: {error}") from None
     columns = ("path", "d_in", "d_out", "count", "role", "kind", "experts", "bias")
-    modules = tuple(LinearModule.model_validate(dict(zip(columns, m, strict=True))) for m in seen["modules"])
+    modules = tuple(LinearModule(**dict(zip(columns, m, strict=True))) for m in seen["modules"])
     return facts_of(flatten(seen["config"]), name, path, modules, (seen["total"], bool(seen["tied"])), seen["kind"])

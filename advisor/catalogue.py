@@ -52,17 +52,17 @@ def facts(model_id: str, asked: str | None = None) -> ModelFacts:
     entry = row(model_id)
     own = model_id == entry["id"]
     known = {key: entry[key] for key in _DIMENSIONS if key in entry}
-    return ModelFacts.model_validate({
-        "name": model_id, "asked": asked, "model_type": entry["model_type"], "kind": entry["kind"],
-        "total_params": entry["total"], "active_params": entry["active"],
-        "has_vision": any(m[4] == "vision" for m in entry["modules"]),
-        "has_audio": any(m[4] == "audio" for m in entry["modules"]),
-        "variant": entry.get("variant") if own else names.variant_in(model_id) or entry.get("variant"),
-        "license": entry.get("license") if own or _owner(model_id) == _owner(entry["id"]) else None,
-        "template": entry.get("template"), "family": entry.get("family"),
-        "modules": tuple(LinearModule.model_validate(dict(zip(_COLUMNS, m, strict=True))) for m in entry["modules"]),
+    return ModelFacts(
+        name=model_id, asked=asked, model_type=entry["model_type"], kind=entry["kind"],
+        total_params=entry["total"], active_params=entry["active"],
+        has_vision=any(m[4] == "vision" for m in entry["modules"]),
+        has_audio=any(m[4] == "audio" for m in entry["modules"]),
+        variant=entry.get("variant") if own else names.variant_in(model_id) or entry.get("variant"),
+        license=entry.get("license") if own or _owner(model_id) == _owner(entry["id"]) else None,
+        template=entry.get("template"), family=entry.get("family"),
+        modules=tuple(LinearModule(**dict(zip(_COLUMNS, m, strict=True))) for m in entry["modules"]),
         **known,
-    })  # fmt: skip
+    )  # fmt: skip
 
 
 def row(model_id: str) -> Row:
@@ -114,7 +114,7 @@ def _from_config(config: dict[str, Any], name: str, path: str | None = None) -> 
     twin = _same_dimensions(config) if known_type and layout_of(config) is None else None
     if twin is None:
         return from_config(config, name, path)
-    return facts(twin).model_copy(update={"name": name, "path": path, "license": None, "variant": None})
+    return facts(twin).changed({"name": name, "path": path, "license": None, "variant": None})
 
 
 def _same_dimensions(config: dict[str, Any]) -> str | None:
@@ -136,7 +136,7 @@ def _by_size(asked: str) -> tuple[str, tuple[str, ...]]:
     decoders = {
         i: total for i, (_, total, kind, _) in index().items() if kind not in {"encoder", "encoder-decoder", "vlm"}
     }
-    labelled = [i for i in decoders if names.says_size(i, asked)]
+    labelled = names.saying_size(decoders, asked)
     if names.is_composite(asked):
         matching = labelled
     else:

@@ -67,9 +67,6 @@ def ask(args: Namespace) -> int:
 
 def request_of(args: Namespace) -> Request:
     """The request that the flags make. Raises LoraAdviseError for flags that cannot be."""
-    from pydantic import ValidationError
-
-    from lora_advise.draft import sentence
     from lora_advise.overrides import SHORT, collect, parse_set
     from lora_advise.request import Request
 
@@ -80,16 +77,13 @@ def request_of(args: Namespace) -> Request:
         raise LoraAdviseError(f"{missing} is missing; ask for instance: lora-advise --model 32B --task qa")
     overrides = collect({short: getattr(args, short) for short in SHORT if getattr(args, short, None) is not None})
     overrides.update(parse_set(text) for text in args.set)
-    for flag in ("examples", "tokens_per_example"):
+    for flag, least in {"examples": 1, "tokens_per_example": 1, "completion_tokens": 0}.items():
         value = getattr(args, flag)
-        if value is not None and value < 1:
-            raise LoraAdviseError(f"--{flag.replace('_', '-')}: {value} must be at least 1.")
+        if value is not None and value < least:
+            raise LoraAdviseError(f"--{flag.replace('_', '-')}: {value} must be at least {least}.")
     names = ("model", "task", "data", "eval_data", "examples", "tokens_per_example", "completion_tokens", "gpu", "gpus",
              "framework", "profile", "because", "compare_guides")  # fmt: skip
-    try:
-        return Request(**{name: getattr(args, name) for name in names}, overrides=overrides)
-    except ValidationError as error:
-        raise sentence(error, "lora-advise") from None
+    return Request(**{name: getattr(args, name) for name in names}, overrides=overrides)
 
 
 def fill_builtin(args: Namespace) -> None:

@@ -50,14 +50,16 @@ def _run(args: Namespace) -> int:
 
 def _diagnose(args: Namespace) -> int:
     from lora_advise.cli import console
-    from lora_advise.diagnosis import diagnose, report_text, to_json
+    from lora_advise.diagnosis import diagnose, report_text
     from lora_advise.plan_file import read_plan
     from lora_advise.run_facts import read_run
 
     facts = read_plan(Path(args.plan)).facts if args.plan else None
     diagnosis = diagnose(facts, read_run(Path(args.log)))
     if args.format == "json":
-        print(to_json(diagnosis))
+        from lora_advise.section import to_json
+
+        print(to_json(diagnosis, indent=2), end="")
     else:
         report_text(diagnosis, console())
     return 1 if (diagnosis.cause or "").startswith("suspicious") else diagnosis.exit_code

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
+from typing import Any, NamedTuple
 
 from lora_advise.draft import Draft
-from lora_advise.facts import Facts, HardwareFacts, LoraFacts, Method, QuantFacts, StackFacts, TrainFacts
+from lora_advise.facts import Facts, HardwareFacts, LoraFacts, Method, QuantFacts, Sharding, StackFacts, TrainFacts
 from lora_advise.plan import Fit
 
 SMALL = 1.5
@@ -17,18 +17,19 @@ HEADROOM = 0.92
 """Share of a device that the top of the forecast may take before a method counts as tight: lengths vary (memory-model)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One way to run: a method and how it is spread over the devices."""
 
     method: Method
-    sharding: str
+    sharding: Sharding
 
 
 def assemble(draft: Draft, candidate: Candidate, hardware: HardwareFacts | None = None, micro: int = 1) -> Facts:
     """The facts of the plan so far under that candidate; what is not decided yet has its plain default."""
     values = draft.values
-    lora = None if candidate.method == "full" else LoraFacts(**section(values, "lora"), task_type=_task_type(draft))
+    lora = (
+        None if candidate.method == "full" else LoraFacts(**{"task_type": _task_type(draft), **section(values, "lora")})
+    )
     train = {
         "learning_rate": draft.task.rate,
         "gradient_accumulation_steps": _accumulation(draft, hardware or draft.hardware, micro),
@@ -37,7 +38,7 @@ def assemble(draft: Draft, candidate: Candidate, hardware: HardwareFacts | None 
         **section(values, "train"),
         "per_device_train_batch_size": values.get("train.per_device_train_batch_size", micro),
     }
-    return Facts.model_construct(
+    return Facts(
         task=draft.task.facts(), model=draft.model, lora=lora, data=draft.data,
         quant=quantization(draft, candidate), train=TrainFacts(**train), hardware=hardware or draft.hardware,
         stack=StackFacts(framework=draft.framework, sharding=candidate.sharding,
@@ -60,7 +61,7 @@ def optimizer_for(draft: Draft, method: Method) -> str:
     return "paged_adamw_8bit" if method == "qlora" else "adamw_torch_fused"
 
 
-def section(values: dict[str, object], name: str) -> dict[str, object]:
+def section(values: dict[str, Any], name: str) -> dict[str, Any]:
     """The chosen values of one section, by field name."""
     prefix = f"{name}."
     return {field[len(prefix) :]: value for field, value in values.items() if field.startswith(prefix)}
@@ -78,7 +79,11 @@ def quantization(draft: Draft, candidate: Candidate) -> QuantFacts:
         return QuantFacts(**section(draft.values, "quant"))
     compute = "float16" if draft.fp16_only else "float32" if draft.hardware.kind == "cpu" else "bfloat16"
     storage = compute if candidate.sharding in ("fsdp", "zero3") else "uint8"
-    chosen = {"load_in_4bit": True, "bnb_4bit_compute_dtype": compute, "bnb_4bit_quant_storage": storage}
+    chosen: dict[str, Any] = {
+        "load_in_4bit": True,
+        "bnb_4bit_compute_dtype": compute,
+        "bnb_4bit_quant_storage": storage,
+    }
     return QuantFacts(**{**chosen, **section(draft.values, "quant")})
 
 
@@ -146,14 +151,14 @@ def candidates(draft: Draft, forced: str | None) -> list[Candidate]:
     """Ways to run, best quality and speed first: no quantization, then 4 bits; replicas, then shards."""
     many = draft.hardware.count > 1
     forced_sharding = draft.overrides.get("stack.sharding")
-    plain = "ddp" if many else "none"
-    order: list[tuple[Method, str]] = [("lora", plain), ("qlora", plain)]
+    plain: Sharding = "ddp" if many else "none"
+    order: list[tuple[Method, Sharding]] = [("lora", plain), ("qlora", plain)]
     if many:
         fast = 1 if draft.hardware.nvlink else 2
         order[fast:fast] = [("lora", "fsdp")]
         order.append(("qlora", "fsdp"))
     if forced:
-        shardings = [plain, "fsdp"] if many else [plain]
+        shardings: list[Sharding] = [plain, "fsdp"] if many else [plain]
         order = [(forced, s) for s in shardings]  # type: ignore[misc]
     elif not four_bits_possible(draft):
         order = [(m, s) for m, s in order if m != "qlora"]

@@ -7,14 +7,15 @@ claimed from the training loss alone.
 from __future__ import annotations
 
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lora_advise.engine import lint
-from lora_advise.facts import Facts, Section
+from lora_advise.facts import Facts
 from lora_advise.finding import Confidence, Finding, Severity
 from lora_advise.plan import FindingView
 from lora_advise.prescribe import Case, Proposal
 from lora_advise.run_facts import Run
+from lora_advise.section import Section
 from lora_advise.signal_budget import gain
 from lora_advise.signal_curves import Curves, curves
 
@@ -222,16 +223,6 @@ def _evidence(c: Curves, run: Run) -> tuple[str, ...]:
     if run.signals:
         read.append(f"adapter norms: {len(run.signals)} entries")
     return tuple(read)
-
-
-def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The diagnosis as plain JSON types."""
-    return diagnosis.model_dump(mode="json")
-
-
-def to_json(diagnosis: Diagnosis) -> str:
-    """The diagnosis as indented JSON."""
-    return diagnosis.model_dump_json(indent=2)
 
 
 def report_text(diagnosis: Diagnosis, console: Console) -> None:

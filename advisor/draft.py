@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from pydantic import ValidationError
-
-from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import DataFacts, HardwareFacts, ModelFacts, Origin
 from lora_advise.plan import Confidence, Decision, Note, Override
 from lora_advise.tasks import TaskProfile
@@ -99,10 +96,3 @@ def show(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def sentence(error: ValidationError, what: str) -> LoraAdviseError:
-    """The first problem of a pydantic error as one sentence."""
-    first = error.errors()[0]
-    place = ".".join(str(p) for p in first["loc"])
-    return LoraAdviseError(f"{what}: {place or 'value'} {first['msg'][0].lower()}{first['msg'][1:]}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lora_advise.facts import Facts
 from lora_advise.finding import Confidence, Finding, Severity
@@ -12,8 +12,7 @@ from lora_advise.rule import Rule
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
 
-@dataclass(frozen=True, slots=True)
-class LintResult:
+class LintResult(NamedTuple):
     """Findings by severity, plus what was not judged: hidden conventions and rules whose facts are unknown."""
 
     findings: tuple[Finding, ...]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lora_advise.checked import checked
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import Facts, LinearModule, ModelFacts, Role
 
@@ -64,7 +65,7 @@ def example(overrides: Mapping[str, Any] | None = None) -> Facts:
                 f"model: {name[:60]!r} is no example model; choose one of {', '.join(EXAMPLE_MODELS)}."
             )
         merged["model"] = EXAMPLE_MODELS[name]
-    return Facts.model_validate(merged)
+    return checked(Facts, merged)
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,8 +139,8 @@ def _mixture() -> ModelFacts:
     modules = (*attention, router, *experts, *_ends("model", 151_936, hidden, tied=False))
     total = sum(m.weights for m in modules)
     active = sum(m.weights // (16 if m.role == "expert" else 1) for m in modules)
-    return _decoder("example/mixture-30b", layers, hidden, 512, inner).model_copy(
-        update={
+    return _decoder("example/mixture-30b", layers, hidden, 512, inner).changed(
+        {
             "kind": "moe", "model_type": "qwen3_moe", "total_params": total, "active_params": active,
             "num_experts": 128,
             "num_experts_per_tok": 8, "modules": modules, "vocab_size": 151_936,

@@ -6,21 +6,19 @@ Field names are those of PEFT and transformers wherever these have one.
 """
 
 from math import ceil, sqrt
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_serializer
-
-from lora_advise.model_facts import DEFERRED as DEFERRED
 from lora_advise.model_facts import GIB as GIB
 from lora_advise.model_facts import LinearModule as LinearModule
 from lora_advise.model_facts import ModelFacts as ModelFacts
 from lora_advise.model_facts import ModelKind as ModelKind
 from lora_advise.model_facts import Origin as Origin
 from lora_advise.model_facts import Role as Role
-from lora_advise.model_facts import Section as Section
+from lora_advise.section import AtLeast, Section, field
 
 TaskFamily = Literal["sft", "pretraining", "preference", "rl", "reward", "classification"]
 Method = Literal["lora", "qlora", "full"]
+Sharding = Literal["none", "ddp", "fsdp", "zero2", "zero3"]
 
 
 class TaskFacts(Section):
@@ -35,7 +33,7 @@ class TaskFacts(Section):
 class LoraFacts(Section):
     """The adapter, in PEFT's words (``peft.LoraConfig``)."""
 
-    r: int = Field(ge=1)
+    r: Annotated[int, AtLeast(1)]
     lora_alpha: float
     lora_dropout: float = 0.0
     target_modules: tuple[str, ...] | str = "all-linear"
@@ -81,15 +79,15 @@ class TrainFacts(Section):
     learning_rate: float
     embedding_learning_rate: float | None = None
     lr_scheduler_type: str = "cosine"
-    lr_scheduler_kwargs: dict[str, float] = Field(default_factory=dict)
+    lr_scheduler_kwargs: dict[str, float] = field(default_factory=dict)
     warmup_steps: int = 0
     optim: str = "adamw_torch"
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     max_grad_norm: float | None = 1.0
-    per_device_train_batch_size: int = Field(ge=1)
-    gradient_accumulation_steps: int = Field(ge=1)
+    per_device_train_batch_size: Annotated[int, AtLeast(1)]
+    gradient_accumulation_steps: Annotated[int, AtLeast(1)]
     per_device_eval_batch_size: int = 1
     num_train_epochs: float = 1.0
     max_steps: int | None = None
@@ -140,9 +138,9 @@ class DataFacts(Section):
         ]
         | None
     ) = None
-    examples: int = Field(ge=1)
-    tokens_per_example: int = Field(ge=1)
-    completion_tokens: int = Field(ge=0)
+    examples: Annotated[int, AtLeast(1)]
+    tokens_per_example: Annotated[int, AtLeast(1)]
+    completion_tokens: Annotated[int, AtLeast(0)]
     p99_tokens: int | None = None
     max_tokens: int | None = None
     labels: int | None = None
@@ -156,7 +154,7 @@ class HardwareFacts(Section):
     """What the run has: ``count`` equal devices."""
 
     name: str
-    count: int = Field(default=1, ge=1)
+    count: Annotated[int, AtLeast(1)] = 1
     memory_gib: float
     """Memory of one device in GiB as the driver reports it."""
     compute_capability: str | None = None
@@ -175,15 +173,13 @@ class StackFacts(Section):
     """Which libraries run it."""
 
     framework: str = "trl"
-    versions: dict[str, str] = Field(default_factory=dict)
-    sharding: Literal["none", "ddp", "fsdp", "zero2", "zero3"] = "none"
+    versions: dict[str, str] = field(default_factory=dict)
+    sharding: Sharding = "none"
     cpu_offload: bool = False
 
 
 class Facts(Section):
     """Everything that is known of one fine-tuning run. Unknown sections are ``None``."""
-
-    model_config = DEFERRED
 
     task: TaskFacts | None = None
     model: ModelFacts | None = None
@@ -193,11 +189,6 @@ class Facts(Section):
     data: DataFacts | None = None
     hardware: HardwareFacts | None = None
     stack: StackFacts | None = None
-
-    @field_serializer("model")
-    def _name_only(self, model: ModelFacts | None) -> dict[str, object] | None:
-        """A model is written without its module table, which the catalogue or the config.json gives back."""
-        return model.model_dump(exclude={"modules"}) if model else None
 
     @property
     def method(self) -> Method:

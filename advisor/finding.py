@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Severity(str, Enum):
@@ -23,8 +22,7 @@ class Confidence(str, Enum):
     CONVENTION = "convention"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """Set ``field`` to ``value``. Safe only when the training run stays the same."""
 
     field: str
@@ -32,8 +30,7 @@ class Change:
     safe: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """What a rule yields: a whole sentence with the computed numbers, the fields to blame, the way out."""
 
     message: str
@@ -45,8 +42,7 @@ class Hit:
     """Where in a training log it starts, for rules about a run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """A hit with its rule's name, code, severity, confidence and sources."""
 
     rule: str
@@ -56,5 +52,5 @@ class Finding:
     message: str
     fields: tuple[str, ...]
     changes: tuple[Change, ...] = ()
-    sources: tuple[str, ...] = field(default=())
+    sources: tuple[str, ...] = ()
     step: int | None = None

@@ -154,7 +154,7 @@ def resolve_hardware(gpu: str | None, gpus: str | None) -> HardwareFacts | None:
             f"--gpu {_shown(gpu)} is {found[0].name} and --gpus {_shown(gpus)} is {found[1].name}; "
             "name one kind of device, a run needs equal ones."
         )
-    return found[0].model_copy(update={"count": count})
+    return found[0].changed({"count": count})
 
 
 def _shown(text: str | None) -> str:
@@ -209,7 +209,7 @@ def _local(count: int) -> HardwareFacts:
         raise LoraAdviseError(
             f"--gpus {count}: this machine has {here.count} x {here.name}; name others as --gpus {count}xNAME."
         )
-    return here.model_copy(update={"count": count})
+    return here.changed({"count": count})
 
 
 def _named(flag: str, name: str) -> HardwareFacts:

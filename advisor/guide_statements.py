@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lora_advise.package_data import read_json
 
 Verdict = Literal["agree", "refine", "disagree", "unsupported"]
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """One statement of a guide in our words, with our verdict in general."""
 
     id: str

@@ -7,8 +7,7 @@ the guide's range.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lora_advise.facts import DataFacts, Facts, LoraFacts, ModelFacts, TaskFacts, TrainFacts
 from lora_advise.guide_statements import guide_of, statements
@@ -25,8 +24,7 @@ _COMPLEX = {"math", "code"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Remark:
+class _Remark(NamedTuple):
     """A statement read for one plan. ``meets`` is None where no value can settle it: then the general verdict holds."""
 
     id: str
@@ -36,8 +34,7 @@ class _Remark:
     more: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(NamedTuple):
     """What the checks look at; ``shown`` has the plan's values as its report prints them."""
 
     facts: Facts

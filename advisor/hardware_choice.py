@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lora_advise.draft import Draft
-from lora_advise.facts import Facts, HardwareFacts, Method, StackFacts
+from lora_advise.facts import Facts, HardwareFacts, Method, Sharding, StackFacts
 from lora_advise.plan import MemoryVerdict
 
 COUNTS = (1, 2, 4, 8, 16, 32)
@@ -24,10 +24,10 @@ def assumed_hardware(draft: Draft) -> HardwareFacts:
             if _carries(probe, card, method):
                 return card
     for count in COUNTS:
-        card = common[-1].model_copy(update={"count": count})
+        card = common[-1].changed({"count": count})
         if any(_carries(probe, card, method) for method in ("lora", "qlora")):
             return card
-    return common[-1].model_copy(update={"count": COUNTS[-1]})
+    return common[-1].changed({"count": COUNTS[-1]})
 
 
 def _carries(probe: Draft, card: HardwareFacts, method: Method) -> bool:
@@ -35,7 +35,7 @@ def _carries(probe: Draft, card: HardwareFacts, method: Method) -> bool:
 
     if method == "qlora" and not four_bits_possible(probe):
         return False
-    sharding = "fsdp" if card.count > 1 else "none"
+    sharding: Sharding = "fsdp" if card.count > 1 else "none"
     return comfort(assemble(probe, Candidate(method, sharding), hardware=card)) == "fits"
 
 
@@ -80,7 +80,7 @@ def one_row_at_a_time(facts: Facts) -> Facts:
         return facts
     steps = max(2, train.per_device_train_batch_size * train.gradient_accumulation_steps)
     update = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": steps}
-    return facts.model_copy(update={"train": train.model_copy(update=update)})
+    return facts.changed({"train": train.changed(update)})
 
 
 def ladder(facts: Facts) -> tuple[MemoryVerdict, ...]:
@@ -94,7 +94,7 @@ def ladder(facts: Facts) -> tuple[MemoryVerdict, ...]:
         card = card_of_size(size)
         if card == facts.hardware:
             continue
-        on_card = single.model_copy(update={"hardware": card, "stack": StackFacts()})
+        on_card = single.changed({"hardware": card, "stack": StackFacts()})
         for method in ("lora", "qlora"):
             if _offered(facts, method):
                 rows.append(memory.judge(memory.with_method(on_card, method), ways_out=False))

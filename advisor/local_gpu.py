@@ -155,8 +155,8 @@ def _facts(devices: list[Device], kind: Kind) -> HardwareFacts:
         shown += f" (the smallest here; unused: {', '.join(f'{n} x {other}' for other, n in others.items())})"
     known = find_card(name) or _chip(name)
     if known is not None:
-        facts = known.facts(count).model_copy(update={"name": shown, "memory_gib": memory, "kind": kind})
-        return facts.model_copy(update={"compute_capability": capability}) if capability else facts
+        facts = known.facts(count).changed({"name": shown, "memory_gib": memory, "kind": kind})
+        return facts.changed({"compute_capability": capability}) if capability else facts
     return HardwareFacts(name=shown, count=count, memory_gib=memory, kind=kind, **_by_capability(capability))
 
 

@@ -7,7 +7,6 @@ traces of the libraries' code and from storage formats; none is fitted to a meas
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from lora_advise.adapters import lora_params
 from lora_advise.errors import LoraAdviseError
@@ -135,7 +134,7 @@ def longest_sequence(facts: Facts) -> int:
 def _longest(case: Case, hardware: HardwareFacts, facts: Facts) -> int:
     stated = facts.model.max_position_embeddings if facts.model else None
     most = max(1, (stated or LONGEST) // STEP)
-    single = replace(case, completions=case.accumulation)
+    single = case._replace(completions=case.accumulation)
     return STEP * _largest(most, lambda n: _spare(single, hardware, 1, n * STEP))
 
 
@@ -172,8 +171,8 @@ def with_method(facts: Facts, method: Method) -> Facts:
     """The same run by another method. An adapter of rank 16 on all linear layers stands in where the plan has none."""
     lora = facts.lora or LoraFacts(r=16, lora_alpha=32)
     if method == "full":
-        return facts.model_copy(update={"lora": None, "quant": QuantFacts()})
-    return facts.model_copy(update={"lora": lora, "quant": _four_bits(facts) if method == "qlora" else QuantFacts()})
+        return facts.changed({"lora": None, "quant": QuantFacts()})
+    return facts.changed({"lora": lora, "quant": _four_bits(facts) if method == "qlora" else QuantFacts()})
 
 
 def _four_bits(facts: Facts) -> QuantFacts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lora_advise.adapters import saved_params, targets, trainable_params
 from lora_advise.errors import LoraAdviseError
@@ -14,8 +14,7 @@ PAIRED = ("dpo", "orpo", "simpo", "reward")
 """Trainers that run the chosen and the rejected answer as one batch of twice the size."""
 
 
-@dataclass(frozen=True, slots=True)
-class Width:
+class Width(NamedTuple):
     """The widths of one layer. Features unless said otherwise."""
 
     hidden: int
@@ -33,8 +32,7 @@ class Width:
     chosen: int
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """Everything but the batch and the length."""
 
     method: Method

@@ -65,8 +65,8 @@ def apply(facts: Facts, values: dict[str, Any]) -> Facts:
         if old is None and section == "stack":
             old = StackFacts()
         if old is not None:
-            updates[section] = old.model_copy(update={field: value})
-    return facts.model_copy(update=updates)
+            updates[section] = old.changed({field: value})
+    return facts.changed(updates)
 
 
 def _peak(facts: Facts) -> int:
@@ -208,10 +208,10 @@ def _larger_devices(facts: Facts) -> Iterator[dict[str, Any]]:
         return
     for size in TABLE_SIZES:
         if size > facts.hardware.memory_gib:
-            yield {"hardware": card_of_size(size).model_copy(update={"count": facts.hardware.count})}
+            yield {"hardware": card_of_size(size).changed({"count": facts.hardware.count})}
     for count in (*COUNTS, 64):
         if count > facts.hardware.count:
-            card = card_of_size(TABLE_SIZES[-1]).model_copy(update={"count": count})
+            card = card_of_size(TABLE_SIZES[-1]).changed({"count": count})
             yield {"hardware": card, **_SHARDED}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lora_advise.facts import Facts, LinearModule, ModelFacts
 from lora_advise.memory_stack import Stack
@@ -17,8 +17,7 @@ INT8_ROW = 4
 """LLM.int8 keeps one fp32 scale per output row."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(NamedTuple):
     """Bytes of the base model: the packed or plain matrices, what quantisation keeps beside them, and the rest."""
 
     matrices: int

@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from lora_advise.section import UNWRITTEN, Section, field
 
 GIB = 2**30
 """Bytes in a GiB; every memory figure of lora-advise is in GiB, never in GB."""
@@ -24,16 +24,6 @@ Role = Literal[
     "other",
 ]
 ModelKind = Literal["dense", "moe", "hybrid", "ssm", "vlm", "encoder", "encoder-decoder"]
-
-
-class Section(BaseModel):
-    """A frozen group of facts; unknown keys are refused, so a typo cannot become a fact."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-DEFERRED = ConfigDict(defer_build=True)
-"""For the large models that are mostly put together from checked parts: their validators are built on first use."""
 
 
 class Origin(str, Enum):
@@ -114,7 +104,8 @@ class ModelFacts(Section):
     license: str | None = None
     template: str | None = None
     family: str | None = None
-    modules: tuple[LinearModule, ...]
+    modules: tuple[LinearModule, ...] = field(metadata=UNWRITTEN)
+    """Not written: the catalogue or the config.json gives them back."""
 
     @property
     def billions(self) -> float:

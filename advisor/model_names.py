@@ -90,6 +90,9 @@ def is_composite(asked: str) -> bool:
     return match is not None and bool(match["experts"] or match["active"])
 
 
+_SEPARATORS = re.compile(r"[\s_\-]+").sub
+
+
 def basename(model_id: str) -> str:
     """The id without its owner."""
     return model_id.rsplit("/", 1)[-1]
@@ -97,7 +100,7 @@ def basename(model_id: str) -> str:
 
 def normal(name: str) -> str:
     """Lower case with one kind of separator, so that ``Llama_3.1 8B`` and ``llama-3.1-8b`` are the same."""
-    return re.sub(r"[\s_\-]+", "-", name.strip().lower()).strip("-")
+    return _SEPARATORS("-", name.strip().lower()).strip("-")
 
 
 def squeezed(name: str) -> str:
@@ -126,12 +129,14 @@ def variant_in(name: str) -> Variant | None:
     return "base" if _BASE.search(short) else None
 
 
-def says_size(model_id: str, asked: str) -> bool:
-    """Whether the id carries that size as a word (``32B`` in ``Qwen2.5-32B-Instruct``, not in ``132B``)."""
-    pattern = rf"(?<![a-z0-9.]){re.escape(normal(asked))}(?![a-z0-9.])"
+def saying_size(ids: Iterable[str], asked: str) -> list[str]:
+    """The ids that carry that size as a word (``32B`` in ``Qwen2.5-32B-Instruct``, not in ``132B``)."""
+    word = normal(asked)
+    pattern = rf"(?<![a-z0-9.]){re.escape(word)}(?![a-z0-9.])"
     if not is_composite(asked):
         pattern += r"(?!-a\d)"
-    return re.search(pattern, normal(basename(model_id))) is not None
+    search = re.compile(pattern).search
+    return [i for i in ids if word in (name := normal(basename(i))) and search(name)]
 
 
 def preference(model_id: str) -> tuple[int, int, str]:

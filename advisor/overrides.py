@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import LoraFacts, QuantFacts, StackFacts, TrainFacts
+from lora_advise.section import Section, field_types
 
 SHORT: dict[str, str] = {
     "method": "method",
@@ -48,7 +47,7 @@ SHORT: dict[str, str] = {
 }
 """Short name (``--r``, ``advise(r=64)``) to field of the plan."""
 
-_SECTIONS: dict[str, type[BaseModel]] = {
+_SECTIONS: dict[str, type[Section]] = {
     "lora": LoraFacts,
     "train": TrainFacts,
     "quant": QuantFacts,
@@ -86,9 +85,9 @@ def _typed(name: str, field: str, raw: Any) -> Any:
         return _adapt(name, int, raw)
     section, _, key = field.partition(".")
     model = _SECTIONS.get(section)
-    if model is None or key not in model.model_fields:
+    if model is None or key not in field_types(model):
         raise LoraAdviseError(f"{name}: the plan has no field {field!r}{_closest(field)}")
-    annotation = model.model_fields[key].annotation
+    annotation = field_types(model)[key]
     if isinstance(raw, str) and raw.strip().lower() in _EMPTY and "None" in str(annotation):
         return None
     if isinstance(raw, str) and "tuple" in str(annotation):
@@ -109,12 +108,12 @@ def _names(raw: str, *, allow_text: bool) -> Any:
 
 
 def _adapt(name: str, annotation: Any, raw: Any) -> Any:
+    from lora_advise.checked import FactError, checked
+
     try:
-        return TypeAdapter(annotation).validate_python(raw)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        said = problem["msg"].removeprefix("Input ")
-        raise LoraAdviseError(f"{name}: {str(raw)[:60]!r} {said[0].lower()}{said[1:]}.") from None
+        return checked(annotation, raw)
+    except FactError as error:
+        raise LoraAdviseError(f"{name}: {str(raw)[:60]!r} {error.said}.") from None
 
 
 def _one_of(name: str, raw: Any, allowed: tuple[str, ...]) -> str:
@@ -126,7 +125,7 @@ def _one_of(name: str, raw: Any, allowed: tuple[str, ...]) -> str:
 def _closest(field: str) -> str:
     import difflib
 
-    known = [f"{s}.{k}" for s, model in _SECTIONS.items() for k in model.model_fields] + ["effective_batch", "method"]
+    known = [f"{s}.{k}" for s, model in _SECTIONS.items() for k in field_types(model)] + ["effective_batch", "method"]
     close = difflib.get_close_matches(field, known, n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else "; see `lora-advise schema plan`."
 

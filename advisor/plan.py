@@ -2,9 +2,8 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
-
-from lora_advise.facts import DEFERRED, Facts, Method, Origin, Section
+from lora_advise.facts import Facts, Method, Origin
+from lora_advise.section import Section, field
 
 PLAN_VERSION = 1
 """Version of the plan file and of the JSON report; raised when a field changes its meaning."""
@@ -26,11 +25,9 @@ class Override(Section):
 class Plan(Section):
     """Everything that a run needs: written by ``--emit``, read back by ``run``, ``lint`` and ``render``."""
 
-    model_config = DEFERRED
-
     version: int = PLAN_VERSION
     facts: Facts
-    origins: dict[str, Origin] = Field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
     """Field path (``data.examples``) to where its value came from; paths not named are ``decided``."""
     overrides: tuple[Override, ...] = ()
     profile: Literal["safe", "balanced"] = "balanced"
@@ -101,7 +98,7 @@ class WayOut(Section):
     costs: str
     enough: bool
     """Whether the run fits after this and every change listed before it."""
-    values: dict[str, Any] = Field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
     """Field paths and values that make the change."""
 
 
@@ -180,8 +177,6 @@ class FindingView(Section):
 
 class Advice(Section):
     """The full answer: what ``advise`` returns and what every report shows."""
-
-    model_config = DEFERRED
 
     version: int = PLAN_VERSION
     tool_version: str

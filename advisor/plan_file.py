@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from lora_advise.errors import LoraAdviseError
-from lora_advise.facts import Facts, ModelFacts, Origin, Section
+from lora_advise.facts import Facts, ModelFacts, Origin
 from lora_advise.plan import PLAN_VERSION, Decision, Override, Plan
 from lora_advise.plan_layout import EVALUATION, SECTIONS, TOP_LEVEL, PlanModel
 from lora_advise.plan_yaml import MAX_BYTES, Tree, parse
 from lora_advise.report_words import plain
+from lora_advise.section import field_types
 
 Resolve = Callable[[str], tuple[ModelFacts, tuple[str, ...]]]
 
@@ -43,12 +42,12 @@ def read_plan(text_or_path: str | Path, resolve: Resolve | None = None) -> Plan:
     _known_keys(content, TOP_LEVEL, (), tree, name)
     _version(content.get("version", PLAN_VERSION), tree, name)
     model = _model(content.get("model"), tree, name, resolve)
-    facts = Facts.model_validate({"model": model, **_sections(content, tree, name)})
+    facts = Facts(model=model, **_sections(content, tree, name))
     rest: dict[str, Any] = {"profile": content["profile"]} if content.get("profile") is not None else {}
     overrides = _overrides(content.get("overrides"), tree, name)
     made: Plan = _checked(Plan, {"facts": Facts(), **rest}, ("profile",), tree, name)
-    return made.model_copy(
-        update={"facts": facts, "overrides": overrides, "origins": _origins(content.get("origins"), tree, name)}
+    return made.changed(
+        {"facts": facts, "overrides": overrides, "origins": _origins(content.get("origins"), tree, name)}
     )
 
 
@@ -100,9 +99,9 @@ def _hint(key: str, known: tuple[str, ...]) -> str:
 
 
 def _keys_by_section() -> dict[str, tuple[str, ...]]:
-    keys = {title: tuple(model.model_fields) for title, (_, model) in SECTIONS.items()}
+    keys = {title: tuple(field_types(model)) for title, (_, model) in SECTIONS.items()}
     keys["training"] = tuple(key for key in keys["training"] if key not in EVALUATION)
-    return {**keys, "evaluation": EVALUATION, "model": tuple(PlanModel.model_fields)}
+    return {**keys, "evaluation": EVALUATION, "model": tuple(field_types(PlanModel))}
 
 
 def _version(version: Any, tree: Tree, name: str) -> None:
@@ -122,7 +121,7 @@ def _mapping(value: Any, path: tuple[str, ...], tree: Tree, name: str) -> dict[s
     raise LoraAdviseError(f"{_at(name, tree, path)}: {path[-1]} should be a mapping of keys to values, or null.")
 
 
-def _sections(content: dict[str, Any], tree: Tree, name: str) -> dict[str, Section | None]:
+def _sections(content: dict[str, Any], tree: Tree, name: str) -> dict[str, Any]:
     """Every section of the facts but the model, checked."""
     keys = _keys_by_section()
     given: dict[str, dict[str, Any] | None] = {}
@@ -134,7 +133,7 @@ def _sections(content: dict[str, Any], tree: Tree, name: str) -> dict[str, Secti
         if given["training"] is None:
             raise LoraAdviseError(f"{_at(name, tree, ('evaluation',))}: evaluation needs a training section beside it.")
         given["training"] = {**given["training"], **evaluation}
-    made: dict[str, Section | None] = {}
+    made: dict[str, Any] = {}
     for title, (field, model) in SECTIONS.items():
         values = given[title]
         made[field] = None if values is None else _checked(model, values, (title,), tree, name)
@@ -146,28 +145,29 @@ def _checked(model: type[Any], values: dict[str, Any], path: tuple[str, ...], tr
     for key, value in values.items():
         owner = "evaluation" if path[0] == "training" and key in EVALUATION else path[0]
         _plausible(value, model, key, owner, _at(name, tree, path if path == (key,) else (owner, key)))
+    from lora_advise.checked import FactError, checked
+
     try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-    loc = tuple(problem["loc"])
+        return checked(model, values)
+    except FactError as error:
+        problem = error
+    loc = problem.place
     key = str(loc[0]) if loc else path[0]
     owner = "evaluation" if path[0] == "training" and key in EVALUATION else path[0]
-    if problem["type"] == "missing":
+    if problem.kind == "missing":
         raise LoraAdviseError(f"{_at(name, tree, (owner,))}: {owner} needs the key {key!r}; add it.")
     shown = key if path == (key,) else f"{owner}.{key}"
     place = _at(name, tree, path if path == (key,) else (owner, *loc))
-    said = problem["msg"].removeprefix("Input ")
     value = plain(values.get(key))[:60]
-    hint = " (put text in quotes)" if problem["type"] == "string_type" else ""
-    raise LoraAdviseError(f"{place}: {shown}: {value!r} {said[:1].lower()}{said[1:]}{hint}.")
+    hint = " (put text in quotes)" if problem.kind == "string_type" else ""
+    raise LoraAdviseError(f"{place}: {shown}: {value!r} {problem.said}{hint}.")
 
 
 def _plausible(value: Any, model: type[Any], key: str, owner: str, place: str) -> None:
     """Refuse what pydantic would let through: infinite numbers, and truth values for numbers."""
     if isinstance(value, bool):
-        info = model.model_fields.get(key)
-        if info is not None and info.annotation is not Any and "bool" not in str(info.annotation):
+        kind = field_types(model).get(key, Any)
+        if kind is not Any and "bool" not in str(kind):
             raise LoraAdviseError(
                 f"{place}: {owner}.{key}: {str(value).lower()} should be a number or text, not true or false."
             )
@@ -181,7 +181,7 @@ def _model(value: Any, tree: Tree, name: str, resolve: Resolve | None) -> ModelF
     given = _mapping(value, ("model",), tree, name)
     if given is None:
         return None
-    _known_keys(given, tuple(PlanModel.model_fields), ("model",), tree, name)
+    _known_keys(given, tuple(field_types(PlanModel)), ("model",), tree, name)
     wanted: PlanModel = _checked(PlanModel, given, ("model",), tree, name)
     from lora_advise.catalogue import resolve_model
 
@@ -194,7 +194,7 @@ def _model(value: Any, tree: Tree, name: str, resolve: Resolve | None) -> ModelF
         update["name"] = wanted.name
     elif found.name != wanted.name and wanted.asked is None:
         update["asked"] = wanted.name
-    return found.model_copy(update=update)
+    return found.changed(update)
 
 
 def _overrides(value: Any, tree: Tree, name: str) -> tuple[Override, ...]:

@@ -7,11 +7,11 @@ from lora_advise.facts import (
     HardwareFacts,
     LoraFacts,
     QuantFacts,
-    Section,
     StackFacts,
     TaskFacts,
     TrainFacts,
 )
+from lora_advise.section import Section
 
 
 class PlanModel(Section):

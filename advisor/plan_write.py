@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from textwrap import wrap
 from typing import Any
 
-from lora_advise.facts import Facts, Origin, QuantFacts, Section
+from lora_advise.facts import Facts, Origin, QuantFacts
 from lora_advise.plan import Decision, Plan
 from lora_advise.plan_layout import EVALUATION, SECTIONS, TITLES
 from lora_advise.plan_yaml import scalar
 from lora_advise.report_words import amount, plain, sweep_words, worded
+from lora_advise.section import Section
 
 COLUMNS = 100
 _ABOVE = {"effective_batch": "train.per_device_train_batch_size"}
@@ -85,10 +86,11 @@ def _section(
     if section == QuantFacts():
         return [Block(TITLES[title], title, head, (Entry((), "load_in_4bit", scalar(False)),))]
     entries: dict[str, Entry] = {}
-    for key, info in type(section).model_fields.items():
+    for info in fields(section):  # type: ignore[arg-type]
+        key = info.name
         value, path = getattr(section, key), f"{name}.{key}"
-        idle = not info.is_required() and value == info.default and value in (None, (), {}, False)
-        empty = info.default_factory is not None and not value
+        idle = value == info.default and value in (None, (), {}, False)
+        empty = info.default_factory is not MISSING and not value
         if (idle or empty) and path not in known:
             continue
         notes = _because(batch[path], lead=f"{batch[path].label} {batch[path].shown}.") if path in batch else ()

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from math import isfinite, sqrt
 from typing import Any
 
-from lora_advise.facts import Facts, Section
+from lora_advise.facts import Facts
 from lora_advise.finding import Finding
 from lora_advise.rates import format_lr, round_lr
 from lora_advise.run_facts import Run
+from lora_advise.section import Section
 from lora_advise.signal_curves import Curves
 from lora_advise.tasks import TASKS
 

@@ -9,9 +9,8 @@ drops out. As training goes on the tolerable rate falls with the square root of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import floor, isfinite, log10, sqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lora_advise.facts import LoraFacts, ModelKind, TaskFamily, TrainFacts
 
@@ -28,8 +27,7 @@ _NON_ZERO_B = ("pissa", "olora", "corda", "loftq", "orthogonal", "lora_ga")
 Region = Literal["diverges", "high", "usual", "low", "very low"]
 
 
-@dataclass(frozen=True, slots=True)
-class Band:
+class Band(NamedTuple):
     """Bounds on E2 for one kind of run; a bound that no source gives is ``None``. Units: learning rate *
     sqrt(alpha)."""
 

@@ -54,9 +54,7 @@ def recommend(draft: Draft) -> tuple[Plan, StepBudget]:
     decide_sweep(draft, rate, rank)
     _apply_remaining_overrides(draft)
     facts = assemble(draft, candidate)
-    plan = Plan.model_construct(
-        facts=facts, origins=dict(draft.origins), overrides=draft.recorded_overrides(), profile=draft.profile
-    )
+    plan = Plan(facts=facts, origins=dict(draft.origins), overrides=draft.recorded_overrides(), profile=draft.profile)
     return plan, budget(facts, effective)
 
 

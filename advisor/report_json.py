@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from math import sqrt
 
-from lora_advise.facts import Facts, Method, Section
+from lora_advise.facts import Facts, Method
 from lora_advise.plan import Advice
+from lora_advise.section import Section, to_data
 
 
 class Derived(Section):
@@ -41,6 +42,5 @@ def render(advice: Advice) -> str:
     """The advice as JSON text; its schema is :func:`lora_advise.schema.advice_schema`."""
     import json
 
-    content = json.loads(advice.model_dump_json())
-    content["derived"] = derived(advice.facts).model_dump()
+    content = {**to_data(advice), "derived": to_data(derived(advice.facts))}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

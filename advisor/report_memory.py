@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lora_advise.facts import GIB
 from lora_advise.plan import MemoryVerdict
@@ -25,8 +26,7 @@ class Segment:
     share: float
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryRow:
+class MemoryRow(NamedTuple):
     """One verdict. ``percent`` is the upper end of the device band over the device's memory."""
 
     device: str
@@ -50,8 +50,7 @@ class PartRow:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class WayRow:
+class WayRow(NamedTuple):
     """One change that lowers the memory."""
 
     change: str

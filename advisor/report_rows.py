@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lora_advise.report_memory import MemoryRow, PartRow, WayRow
 
 
-@dataclass(frozen=True, slots=True)
-class HeadRow:
+class HeadRow(NamedTuple):
     """One line of the headline: what, its value, and where it came from."""
 
     label: str
@@ -16,8 +15,7 @@ class HeadRow:
     origin: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NoteRow:
+class NoteRow(NamedTuple):
     """A sentence to be read before the settings."""
 
     kind: str
@@ -25,8 +23,7 @@ class NoteRow:
     sources: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SettingRow:
+class SettingRow(NamedTuple):
     """One setting at a glance. ``advised`` is what we would have chosen where the user chose."""
 
     field: str
@@ -37,8 +34,7 @@ class SettingRow:
     advised: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WhyRow:
+class WhyRow(NamedTuple):
     """The reasons of one decision."""
 
     label: str
@@ -51,16 +47,14 @@ class WhyRow:
     yours: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WhyGroup:
+class WhyGroup(NamedTuple):
     """The decisions of one topic."""
 
     title: str
     rows: tuple[WhyRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FindingRow:
+class FindingRow(NamedTuple):
     """One finding of the linter on the plan."""
 
     severity: str
@@ -71,8 +65,7 @@ class FindingRow:
     sources: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class GuideRow:
+class GuideRow(NamedTuple):
     """One statement of a guide beside ours."""
 
     guide: str
@@ -84,8 +77,7 @@ class GuideRow:
     sources: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRow:
+class SourceRow(NamedTuple):
     """One cited source."""
 
     id: str
@@ -93,8 +85,7 @@ class SourceRow:
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """The blocks of a report, from the first to the last. All text is plain: no markup, no control characters."""
 
     title: str

@@ -1,10 +1,8 @@
 """What the user asks."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-
-from lora_advise.facts import Section
+from lora_advise.section import AtLeast, Section, field
 
 
 class Request(Section):
@@ -14,15 +12,15 @@ class Request(Section):
     task: str
     data: str | None = None
     eval_data: str | None = None
-    examples: int | None = Field(default=None, ge=1)
-    tokens_per_example: int | None = Field(default=None, ge=1)
-    completion_tokens: int | None = Field(default=None, ge=0)
+    examples: Annotated[int, AtLeast(1)] | None = None
+    tokens_per_example: Annotated[int, AtLeast(1)] | None = None
+    completion_tokens: Annotated[int, AtLeast(0)] | None = None
     gpu: str | None = None
     gpus: str | None = None
     """A count (``4``) or count and name (``2xRTX4090``)."""
     framework: str | None = None
     profile: Literal["safe", "balanced"] = "balanced"
-    overrides: dict[str, Any] = Field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
     """Field path of :class:`lora_advise.facts.Facts` (``lora.r``, ``train.learning_rate``, ``method``) to value."""
     because: str | None = None
     """The reason for the overrides, recorded with them."""

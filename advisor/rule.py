@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lora_advise.finding import Confidence, Hit, Severity
 
@@ -12,8 +12,7 @@ SECTIONS = ("task", "model", "lora", "quant", "train", "data", "hardware", "stac
 """What a rule may ask for by parameter name; ``facts`` is the whole tree and is always known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One check. ``needs`` are the sections without which it is skipped."""
 
     name: str

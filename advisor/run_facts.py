@@ -5,13 +5,11 @@ Our runner writes it; the log of any other trainer can be read as one.
 
 import json
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import ConfigDict, Field, ValidationError
+from typing import Annotated, Any, Literal
 
 from lora_advise.atomic_file import write_text
 from lora_advise.errors import LoraAdviseError
-from lora_advise.facts import Section
+from lora_advise.section import AtLeast, Section, field, to_json
 
 RUN_VERSION = 1
 """Version of run.json; raised when a field changes its meaning."""
@@ -22,16 +20,10 @@ MAX_LOG_BYTES = 64 * 2**20
 Outcome = Literal["finished", "interrupted", "failed"]
 
 
-class RunSection(Section):
-    """A section whose NaN and infinities survive JSON, as the strings ``NaN`` and ``Infinity``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), ser_json_inf_nan="strings")
-
-
-class LogEntry(RunSection):
+class LogEntry(Section):
     """One entry of the trainer's log. ``None`` is "not logged"; NaN is a NaN that was logged."""
 
-    step: int = Field(ge=0)
+    step: Annotated[int, AtLeast(0)]
     epoch: float | None = None
     loss: float | None = None
     eval_loss: float | None = None
@@ -39,14 +31,14 @@ class LogEntry(RunSection):
     grad_norm: float | None = None
     mean_token_accuracy: float | None = None
     eval_mean_token_accuracy: float | None = None
-    extra: dict[str, float] = Field(default_factory=dict)
+    extra: dict[str, float] = field(default_factory=dict)
     """Every other number that was logged, by the trainer's name: ``rewards/margins``, ``entropy``, ``num_tokens``."""
 
 
-class AdapterSignal(RunSection):
+class AdapterSignal(Section):
     """The adapter after one step, over all LoRA pairs. Norms are Frobenius."""
 
-    step: int = Field(ge=0)
+    step: Annotated[int, AtLeast(0)]
     norm_b: float
     """Root of the summed squares of every B; 0 as long as nothing was trained."""
     norm_a: float
@@ -61,7 +53,7 @@ class AdapterSignal(RunSection):
     """Share of the logged steps so far whose gradient norm exceeded ``max_grad_norm``."""
 
 
-class Memory(RunSection):
+class Memory(Section):
     """Measured peaks in bytes. The device's are ``None`` where the run had no accelerator."""
 
     peak_allocated: int | None = None
@@ -71,7 +63,7 @@ class Memory(RunSection):
     """What the memory forecast of the plan said for one device."""
 
 
-class Throughput(RunSection):
+class Throughput(Section):
     """Speed of the training steps, evaluation and saving included."""
 
     samples_per_s: float | None = None
@@ -79,7 +71,7 @@ class Throughput(RunSection):
     tokens_per_s: float | None = None
 
 
-class Sample(RunSection):
+class Sample(Section):
     """Greedy answers to one held-out prompt, with the adapter switched off and on."""
 
     prompt: str
@@ -88,7 +80,7 @@ class Sample(RunSection):
     after: str
 
 
-class Run(RunSection):
+class Run(Section):
     """One training run. Only the log is always there: a foreign log knows no more."""
 
     version: int = RUN_VERSION
@@ -98,7 +90,7 @@ class Run(RunSection):
     """UTC, ISO 8601."""
     wall_s: float | None = None
     device: str | None = None
-    environment: dict[str, str] = Field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     max_steps: int | None = None
     """Optimizer steps that were planned."""
     num_train_epochs: float | None = None
@@ -163,14 +155,12 @@ def read_run(path: Path) -> Run:
     if isinstance(content, dict) and isinstance(content.get("log_history"), list):
         return _foreign(path, content["log_history"], "trainer_state", content)
     if isinstance(content, dict) and "log" in content:
+        from lora_advise.checked import FactError, checked
+
         try:
-            return Run.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise LoraAdviseError(
-                f"{path}: not a run record of lora-advise {RUN_VERSION}: {place}: {first['msg']}"
-            ) from error
+            return checked(Run, content)
+        except FactError as error:
+            raise LoraAdviseError(f"{path}: not a run record of lora-advise {RUN_VERSION}: {error}") from error
     raise LoraAdviseError(
         f"{path}: holds no training log; give a run.json, a trainer_state.json, or a JSON list of log entries."
     )
@@ -252,4 +242,4 @@ def _foreign(
 
 def write_run(run: Run, path: Path) -> None:
     """Write the run as JSON, whole or not at all."""
-    write_text(path, run.model_dump_json(indent=1) + "\n")
+    write_text(path, to_json(run, indent=1))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lora_advise.facts import Section
+from lora_advise.checked import json_schema
 from lora_advise.plan import PLAN_VERSION, Advice, Override, Plan
 from lora_advise.plan_layout import EVALUATION, SECTIONS, PlanModel
+from lora_advise.section import Section
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = "#/$defs/{model}"
@@ -16,8 +17,8 @@ def advice_schema() -> dict[str, Any]:
     """The schema of ``--format json``."""
     from lora_advise.report_json import Derived
 
-    schema = Advice.model_json_schema(mode="serialization")
-    definition = Derived.model_json_schema(mode="serialization")
+    schema = json_schema(Advice, _REFERENCES, written=True)
+    definition = json_schema(Derived, _REFERENCES, written=True)
     schema["$defs"]["Derived"] = definition
     schema["properties"]["derived"] = {"$ref": "#/$defs/Derived"}
     schema["required"] = [*schema.get("required", []), "derived"]
@@ -50,7 +51,7 @@ def plan_schema() -> dict[str, Any]:
 
 
 def _inlined(model: type[Section], definitions: dict[str, Any]) -> dict[str, Any]:
-    schema = model.model_json_schema(mode="validation", ref_template=_REFERENCES)
+    schema = json_schema(model, _REFERENCES, written=False)
     definitions.update(schema.pop("$defs", {}))
     return schema
 

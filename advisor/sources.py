@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lora_advise.package_data import read_json
 
 SourceKind = Literal["paper", "measured", "code", "own", "convention", "seed", "vendor", "arithmetic"]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """One registered source. ``read`` tells whether the primary text was read in full or only in part."""
 
     id: str

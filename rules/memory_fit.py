@@ -11,13 +11,13 @@ from lora_advise.facts import (
     LoraFacts,
     ModelFacts,
     QuantFacts,
-    Section,
     StackFacts,
     TrainFacts,
 )
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.plan import MemoryVerdict
 from lora_advise.rule import rule
+from lora_advise.section import Section, stated
 
 
 def _changes(verdict: MemoryVerdict) -> tuple[Change, ...]:
@@ -25,8 +25,12 @@ def _changes(verdict: MemoryVerdict) -> tuple[Change, ...]:
     values: dict[str, object] = {}
     for way in verdict.ways_out:
         for field, value in way.values.items():
-            nested = value.model_dump(exclude_defaults=True) if isinstance(value, Section) else None
-            values.update({field: value} if nested is None else {f"{field}.{key}": v for key, v in nested.items()})
+            values = {key: old for key, old in values.items() if not key.startswith(f"{field}.")}
+            values.update(
+                {f"{field}.{key}": new for key, new in stated(value).items()}
+                if isinstance(value, Section)
+                else {field: value}
+            )
         if way.enough:
             break
     return tuple(Change(field, value) for field, value in values.items())
@@ -161,7 +165,7 @@ def four_bit_for_nothing(
 
     if not quant.load_in_4bit:
         return
-    high = estimate(facts.model_copy(update={"quant": None})).device[1] / GIB
+    high = estimate(facts.changed({"quant": None})).device[1] / GIB
     if high <= 0.8 * hardware.memory_gib:
         yield Hit(
             f"In 16 bits the run needs at most {high:.1f} of {hardware.memory_gib:.1f} GiB: the 4-bit base only costs "

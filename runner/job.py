@@ -112,7 +112,7 @@ def load_rows(
     if train.eval_strategy == "no":
         return rows, []
     if data.eval_path:
-        held = shape_rows(read_rows(Path(data.eval_path)), data.model_copy(update={"path": data.eval_path}), task)
+        held = shape_rows(read_rows(Path(data.eval_path)), data.changed({"path": data.eval_path}), task)
         return rows, held
     return split(rows, train.eval_share, train.seed)
 

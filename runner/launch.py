@@ -69,8 +69,8 @@ def on_these_devices(facts: Facts, deviations: list[str]) -> Facts:
         return facts
     before = facts.train.gradient_accumulation_steps
     accumulation = max(1, ceil(before * wanted / here))
-    train = facts.train.model_copy(update={"gradient_accumulation_steps": accumulation})
-    stack = facts.stack if here > 1 else facts.stack.model_copy(update={"sharding": "none"})
+    train = facts.train.changed({"gradient_accumulation_steps": accumulation})
+    stack = facts.stack if here > 1 else facts.stack.changed({"sharding": "none"})
     batch = train.per_device_train_batch_size * accumulation * here
     deviations.append(
         f"hardware.count {wanted}: this run has {here} device{'s' if here > 1 else ''}, so "
@@ -80,5 +80,5 @@ def on_these_devices(facts: Facts, deviations: list[str]) -> Facts:
         else f"hardware.count {wanted}: this run has {here} device{'s' if here > 1 else ''}, so "
         f"train.gradient_accumulation_steps is {accumulation} instead of {before}; the effective batch stays {batch}."
     )
-    hardware = facts.hardware.model_copy(update={"count": here})
-    return facts.model_copy(update={"train": train, "stack": stack, "hardware": hardware})
+    hardware = facts.hardware.changed({"count": here})
+    return facts.changed({"train": train, "stack": stack, "hardware": hardware})

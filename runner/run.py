@@ -212,11 +212,12 @@ def _close(job: Job, run: Run, out: Path, console: Any) -> RunOutcome:
             )
         return RunOutcome(run, out, INTERRUPTED)
     from lora_advise.atomic_file import write_text
-    from lora_advise.diagnosis import diagnose, report_text, to_json
+    from lora_advise.diagnosis import diagnose, report_text
+    from lora_advise.section import to_json
 
     _summary(run, out, console)
     diagnosis = diagnose(job.facts, run)
-    write_text(out / DIAGNOSIS, to_json(diagnosis) + "\n")
+    write_text(out / DIAGNOSIS, to_json(diagnosis, indent=2))
     report_text(diagnosis, console)
     healthy = run.outcome == "finished" and diagnosis.verdict in {"healthy", "cannot tell"}
     return RunOutcome(run, out, 0 if healthy else 1, diagnosis)

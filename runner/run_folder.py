@@ -10,6 +10,7 @@ from lora_advise.atomic_file import write_text
 from lora_advise.errors import LoraAdviseError
 from lora_advise.plan import Plan
 from lora_advise.run_facts import read_run
+from lora_advise.section import to_data, to_json
 
 RECORD = "run.json"
 PLAN = "plan.json"
@@ -121,7 +122,7 @@ def _same_plan(plan: Plan, out: Path) -> None:
         raise LoraAdviseError(
             f"{out}: the run there is finished, so there is nothing to go on with; use another folder."
         )
-    now = json.loads(plan.model_dump_json())["facts"]
+    now = to_data(plan.facts)
     for section in _COMPARED:
         old, new = before.get(section) or {}, now.get(section) or {}
         for name in sorted({*old, *new}):
@@ -136,7 +137,7 @@ def write_plan_files(plan: Plan, out: Path, decisions: tuple[Any, ...]) -> None:
     """Keep the plan beside its run: exact for machines, commented for people."""
     from lora_advise.plan_file import write_plan
 
-    write_text(out / PLAN, plan.model_dump_json(indent=1) + "\n")
+    write_text(out / PLAN, to_json(plan, indent=1))
     write_text(out / PLAN_FOR_PEOPLE, write_plan(plan, decisions))
 
 

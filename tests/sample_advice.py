@@ -68,7 +68,7 @@ def model(**changes) -> ModelFacts:
         family="Qwen2.5",
         modules=tuple(modules),
     )
-    return facts.model_copy(update=changes)
+    return facts.changed(changes)
 
 
 def facts() -> Facts:
@@ -451,30 +451,30 @@ def advice(**changes) -> Advice:
             "Train, evaluate and diagnose: lora-advise run lora-advise.yaml",
         ),
     )
-    return made.model_copy(update=changes)
+    return made.changed(changes)
 
 
 def hostile() -> Advice:
     """The sample with markup and control characters in every place that a user or a file can fill."""
     made = advice()
-    facts_ = made.facts.model_copy(
-        update={
+    facts_ = made.facts.changed(
+        {
             "model": model(name=f"org/{EVIL}", asked=EVIL),
-            "data": made.facts.data.model_copy(update={"path": f"/data/{EVIL}.jsonl"}),
-            "hardware": made.facts.hardware.model_copy(update={"name": EVIL}),
+            "data": made.facts.data.changed({"path": f"/data/{EVIL}.jsonl"}),
+            "hardware": made.facts.hardware.changed({"name": EVIL}),
         }
     )
     changed = {"label": EVIL, "shown": EVIL, "because": EVIL, "flips": EVIL, "override_reason": EVIL}
-    first = made.memory[0].model_copy(update={"hardware": EVIL})
-    return made.model_copy(
-        update={
+    first = made.memory[0].changed({"hardware": EVIL})
+    return made.changed(
+        {
             "command": f"lora-advise --model '{EVIL}'",
-            "plan": made.plan.model_copy(update={"facts": facts_}),
-            "decisions": tuple(d.model_copy(update=changed) for d in made.decisions),
+            "plan": made.plan.changed({"facts": facts_}),
+            "decisions": tuple(d.changed(changed) for d in made.decisions),
             "memory": (first, *made.memory[1:]),
             "notes": (Note(kind="warning", text=f"a\nb {EVIL}"),),
             "next_steps": (EVIL,),
-            "findings": tuple(f.model_copy(update={"message": EVIL, "fix": EVIL}) for f in made.findings),
-            "guides": tuple(g.model_copy(update={"says": EVIL, "reason": EVIL}) for g in made.guides),
+            "findings": tuple(f.changed({"message": EVIL, "fix": EVIL}) for f in made.findings),
+            "guides": tuple(g.changed({"says": EVIL, "reason": EVIL}) for g in made.guides),
         }
     )

@@ -67,7 +67,7 @@ def test_the_same_rows_in_every_container(tmp_path: Path) -> None:
     parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "f.parquet")
     for name in [*names, "f.parquet"]:
         found = probe_data(str(tmp_path / name), None, "qa")
-        assert found.model_copy(update={"path": wanted.path}) == wanted, name
+        assert found.changed({"path": wanted.path}) == wanted, name
 
 
 def test_text_files_hold_one_document_per_block(tmp_path: Path) -> None:

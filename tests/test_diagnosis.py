@@ -15,13 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_advise.diagnosis import DECISIONS, Diagnosis, diagnose, report_text, to_dict, to_json
+from lora_advise.checked import checked
+from lora_advise.diagnosis import DECISIONS, Diagnosis, diagnose, report_text
 from lora_advise.engine import lint
 from lora_advise.facts import Facts, LoraFacts, TaskFacts, TrainFacts
 from lora_advise.prescribe_changes import PRESCRIPTIONS
 from lora_advise.rule import Rule
 from lora_advise.rules.run_rules import RUN_RULES
 from lora_advise.run_facts import AdapterSignal, Run, log_entries
+from lora_advise.section import to_json
 from lora_advise.sources import registry
 
 
@@ -136,7 +138,7 @@ def test_the_training_loss_alone_is_never_called_overfit() -> None:
 
 
 def test_a_flat_high_loss_is_underfit_and_raises_the_rate() -> None:
-    facts = FACTS.model_copy(update={"train": FACTS.train.model_copy(update={"learning_rate": 1e-6})})  # type: ignore[union-attr]
+    facts = FACTS.changed({"train": FACTS.train.changed({"learning_rate": 1e-6})})  # type: ignore[union-attr]
     found = diagnose(facts, run_of({"loss": curve(lambda x: 2.4 - 0.02 * x)}))
     assert (found.verdict, found.cause) == ("underfit", "hardly_moves")
     assert (found.changes[0].field, found.changes[0].value) == ("train.learning_rate", 3e-4)
@@ -200,15 +202,12 @@ def test_facts_are_optional_and_the_log_gives_the_current_rate() -> None:
 def test_json_and_terminal_hold_the_same_and_nothing_is_markup() -> None:
     from rich.console import Console
 
-    run = run_of({"loss": curve(lambda x: decay(x) * (1 + 3 * x))}).model_copy(
-        update={"outcome": "failed", "message": "[red]boom[/red]\x1b[2J"}
+    run = run_of({"loss": curve(lambda x: decay(x) * (1 + 3 * x))}).changed(
+        {"outcome": "failed", "message": "[red]boom[/red]\x1b[2J"}
     )
     found = diagnose(FACTS, run)
-    assert Diagnosis.model_validate(json.loads(to_json(found))) == found
-    assert to_dict(found)["verdict"] == found.verdict
-    failed = diagnose(
-        None, run_of({"loss": curve(decay)}).model_copy(update={"outcome": "failed", "message": run.message})
-    )
+    assert checked(Diagnosis, json.loads(to_json(found))) == found
+    failed = diagnose(None, run_of({"loss": curve(decay)}).changed({"outcome": "failed", "message": run.message}))
     console = Console(file=io.StringIO(), width=100)
     report_text(found, console)
     report_text(failed, console)

@@ -14,6 +14,7 @@ import pytest
 
 from lora_advise.diagnosis import Diagnosis, diagnose
 from lora_advise.run_facts import read_run
+from lora_advise.section import to_json
 
 CORPUS = Path(__file__).resolve().parent.parent / ".." / "shared" / "corpus"
 
@@ -60,5 +61,5 @@ def test_agreement_with_the_labels_does_not_fall(capsys: pytest.CaptureFixture[s
 def test_every_log_of_the_corpus_can_be_told_in_words_and_json() -> None:
     for path in sorted((CORPUS / "logs").glob("*.json")):
         found = diagnose(None, read_run(path))
-        assert json.loads(found.model_dump_json())["summary"]
+        assert json.loads(to_json(found))["summary"]
         assert found.verdict == "healthy" or found.changes or found.cause in ("not_a_likelihood", "failed"), path.name

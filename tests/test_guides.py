@@ -13,9 +13,7 @@ def rows(sample, **sections) -> dict[str, GuideComparison]:
     facts = sample.facts()
     for name, changes in sections.items():
         old = getattr(facts, name)
-        facts = facts.model_copy(
-            update={name: old.model_copy(update=changes) if isinstance(changes, dict) else changes}
-        )
+        facts = facts.changed({name: old.changed(changes) if isinstance(changes, dict) else changes})
     return {row.statement: row for row in guides.compare(Plan(facts=facts), sample.decisions())}
 
 
@@ -120,7 +118,7 @@ def test_targets_by_role(sample) -> None:
 
 def test_disagreements_come_first_and_nothing_twice(sample) -> None:
     found = guides.compare(
-        Plan(facts=sample.facts().model_copy(update={"data": sample.facts().data.model_copy(update={"examples": 51})})),
+        Plan(facts=sample.facts().changed({"data": sample.facts().data.changed({"examples": 51})})),
         (),
     )
     order = ["disagree", "unsupported", "refine", "agree"]
@@ -131,4 +129,4 @@ def test_disagreements_come_first_and_nothing_twice(sample) -> None:
 
 
 def test_unknown_sections_compare_nothing(sample) -> None:
-    assert guides.compare(Plan(facts=sample.facts().model_copy(update={"data": None})), ()) == ()
+    assert guides.compare(Plan(facts=sample.facts().changed({"data": None})), ()) == ()

@@ -173,8 +173,8 @@ def test_a_verdict_agrees_with_its_own_numbers(choices):
 
 def one_row(facts, length):
     completion = {"max_completion_length": None}
-    train = facts.train.model_copy(update={"per_device_train_batch_size": 1, "max_length": length} | completion)
-    return facts.model_copy(update={"train": train})
+    train = facts.train.changed({"per_device_train_batch_size": 1, "max_length": length} | completion)
+    return facts.changed({"train": train})
 
 
 def test_four_bits_take_a_quarter_and_a_bit_of_the_linear_weights():
@@ -208,7 +208,7 @@ def test_sharding_divides_the_weights():
 
 def test_four_bit_weights_in_uint8_are_not_sharded():
     facts = run(method="qlora", count=4, sharding="fsdp")
-    replicated = facts.model_copy(update={"quant": facts.quant.model_copy(update={"bnb_4bit_quant_storage": "uint8"})})
+    replicated = facts.changed({"quant": facts.quant.changed({"bnb_4bit_quant_storage": "uint8"})})
     assert part(memory.estimate(replicated), "weights") > 3 * part(memory.estimate(facts), "weights")
 
 
@@ -245,9 +245,9 @@ def test_pairs_double_the_rows_and_a_classifier_has_no_logits():
 def test_a_known_longest_example_caps_the_row():
     facts = run(max_length=8192)
     data = DataFacts(examples=100, tokens_per_example=300, completion_tokens=100, max_tokens=1024)
-    capped = facts.model_copy(update={"data": data})
+    capped = facts.changed({"data": data})
     assert memory.estimate(capped).allocated == memory.estimate(run(max_length=1024)).allocated
-    packed = capped.model_copy(update={"train": capped.train.model_copy(update={"packing": True})})
+    packed = capped.changed({"train": capped.train.changed({"packing": True})})
     assert memory.estimate(packed).allocated >= memory.estimate(run(max_length=8192)).allocated
 
 
@@ -298,8 +298,8 @@ def test_the_micro_batch_is_the_largest_power_of_two_that_fits():
     assert best & (best - 1) == 0
     assert 1 <= best < 64
     for batch, expected in ((best, True), (2 * best, False)):
-        train = facts.train.model_copy(update={"per_device_train_batch_size": batch})
-        assert (memory.fit(facts.model_copy(update={"train": train})) == "fits") is expected
+        train = facts.train.changed({"per_device_train_batch_size": batch})
+        assert (memory.fit(facts.changed({"train": train})) == "fits") is expected
 
 
 def test_shared_memory_is_not_all_ours():
@@ -311,12 +311,12 @@ def test_shared_memory_is_not_all_ours():
 @pytest.mark.parametrize("section", ["model", "train"])
 def test_a_missing_section_is_named(section):
     with pytest.raises(LoraAdviseError, match=section):
-        memory.estimate(run().model_copy(update={section: None}))
+        memory.estimate(run().changed({section: None}))
 
 
 def test_a_missing_device_is_named():
     with pytest.raises(LoraAdviseError, match="hardware"):
-        memory.judge(run().model_copy(update={"hardware": None}))
+        memory.judge(run().changed({"hardware": None}))
 
 
 def test_every_source_is_registered():

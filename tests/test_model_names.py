@@ -31,7 +31,7 @@ def test_not_sizes(asked):
     ],
 )
 def test_a_size_is_a_whole_word_of_an_id(model_id, asked, says):
-    assert names.says_size(model_id, asked) is says
+    assert names.saying_size([model_id], asked) == [model_id] * says
 
 
 @pytest.mark.parametrize(

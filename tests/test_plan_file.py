@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lora_advise.atomic_file import write_text
+from lora_advise.checked import checked
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import (
     DataFacts,
@@ -33,6 +34,7 @@ from lora_advise.facts import (
 from lora_advise.plan import Override, Plan
 from lora_advise.plan_file import read_plan, write_plan
 from lora_advise.schema import plan_schema
+from lora_advise.section import field_types
 
 TEXT = st.text(max_size=24) | st.sampled_from(
     [
@@ -64,6 +66,8 @@ NUMBERS = st.integers(min_value=1, max_value=10**15)
 def strategy(annotation):
     """Values of one field, from its annotation."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return strategy(args[0])
     if origin in (typing.Union, UnionType):
         return st.one_of(*(strategy(arg) for arg in args))
     if origin is typing.Literal:
@@ -76,8 +80,8 @@ def strategy(annotation):
 
 
 def sections(model):
-    return st.fixed_dictionaries({name: strategy(info.annotation) for name, info in model.model_fields.items()}).map(
-        model.model_validate
+    return st.fixed_dictionaries({name: strategy(kind) for name, kind in field_types(model).items()}).map(
+        lambda values: checked(model, values)
     )
 
 
@@ -132,8 +136,8 @@ def test_numbers_are_numbers_for_every_yaml_reader(sample):
     old = yaml.safe_load(write_plan(sample.plan(), sample.decisions()))
     assert old["training"]["learning_rate"] == 2e-4
     assert old["lora"]["target_modules"][0] == "q_proj"
-    tiny = sample.facts().train.model_copy(update={"learning_rate": 3.3e-17, "weight_decay": 1e22})
-    facts = sample.facts().model_copy(update={"train": tiny})
+    tiny = sample.facts().train.changed({"learning_rate": 3.3e-17, "weight_decay": 1e22})
+    facts = sample.facts().changed({"train": tiny})
     assert yaml.safe_load(write_plan(Plan(facts=facts)))["training"]["learning_rate"] == 3.3e-17
 
 

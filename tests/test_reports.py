@@ -96,7 +96,7 @@ def test_hand_checked_numbers(sample):
 
 def test_a_step_line_never_claims_a_false_product(sample):
     advice = sample.advice()
-    cut = advice.model_copy(update={"steps": advice.steps.model_copy(update={"steps": 100})})
+    cut = advice.changed({"steps": advice.steps.changed({"steps": 100})})
     assert view_of(cut).steps.startswith("100 optimizer steps, not the")
 
 
@@ -275,10 +275,10 @@ def test_an_answer_without_optional_parts_is_still_a_report(sample):
     bare = sample.advice(
         memory=(), notes=(), guides=(), findings=(), skipped_rules=(), next_steps=(), related_models=(), decisions=()
     )
-    empty = bare.plan.facts.model_copy(
-        update={"lora": None, "quant": None, "model": None, "task": None, "data": None, "hardware": None, "train": None}
+    empty = bare.plan.facts.changed(
+        {"lora": None, "quant": None, "model": None, "task": None, "data": None, "hardware": None, "train": None}
     )
-    for advice in (bare, bare.model_copy(update={"plan": bare.plan.model_copy(update={"facts": empty})})):
+    for advice in (bare, bare.changed({"plan": bare.plan.changed({"facts": empty})})):
         for render in RENDERERS.values():
             assert squeezed("finds nothing wrong with this plan") in render(advice)
         jsonschema.validate(json.loads(report_json.render(advice)), advice_schema())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lora_advise.checked import checked
 from lora_advise.engine import lint
 from lora_advise.example_facts import EXAMPLE_MODELS, example
 from lora_advise.facts import Facts, QuantFacts
@@ -19,6 +20,7 @@ from lora_advise.finding import Confidence, Severity
 from lora_advise.rule import SECTIONS
 from lora_advise.rules import RULES
 from lora_advise.rules_page import FAMILIES, HEADINGS, page, sections
+from lora_advise.section import field_types
 from lora_advise.sources import registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,16 +48,16 @@ def found(facts, *only):
 
 
 def apply(facts, changes):
-    tree = {name: getattr(facts, name) for name in Facts.model_fields}
+    tree = {name: getattr(facts, name) for name in field_types(Facts)}
     for change in changes:
         section, _, field = change.field.partition(".")
         if not field:
             tree[section] = change.value
             continue
         old = tree[section] or QuantFacts()
-        values = {name: getattr(old, name) for name in type(old).model_fields}
-        tree[section] = type(old).model_validate(values | {field: change.value})
-    return Facts.model_validate(tree)
+        values = {name: getattr(old, name) for name in field_types(old)}
+        tree[section] = checked(type(old), values | {field: change.value})
+    return checked(Facts, tree)
 
 
 def cases(rule):
@@ -110,9 +112,7 @@ def test_findings_are_sentences_with_fields_that_exist(rule):
             assert finding.fields
             for path in (*finding.fields, *(change.field for change in finding.changes)):
                 section, _, field = path.partition(".")
-                assert field in type(getattr(whole, section)).model_fields if field else path in Facts.model_fields, (
-                    path
-                )
+                assert field in field_types(getattr(whole, section)) if field else path in field_types(Facts), path
 
 
 @pytest.mark.parametrize("rule", rules())

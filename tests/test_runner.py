@@ -464,8 +464,8 @@ def test_plans_that_cannot_run_are_one_sentence(model: Path, tmp_path: Path, cha
 def test_model_that_is_not_here_is_one_sentence(model: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "train.jsonl", rows(16))
     plan = make_plan(model, data)
-    absent = plan.facts.model.model_copy(update={"name": "nobody/no-such-model", "path": None})
-    plan = plan.model_copy(update={"facts": plan.facts.model_copy(update={"model": absent})})
+    absent = plan.facts.model.changed({"name": "nobody/no-such-model", "path": None})
+    plan = plan.changed({"facts": plan.facts.changed({"model": absent})})
     with pytest.raises(
         LoraAdviseError, match=r"nobody/no-such-model: its tokenizer is not on this machine.*hf download"
     ):
