@@ -12,7 +12,8 @@ from lora_advise.draft import Draft
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import DataFacts, Facts, HardwareFacts, ModelFacts, Origin
 from lora_advise.overrides import SHORT, collect
-from lora_advise.plan import Advice, FindingView, MemoryVerdict, Plan
+from lora_advise.plan import Advice, FindingView, MemoryVerdict, Note, Plan
+from lora_advise.report_words import gib_band
 from lora_advise.request import Request
 from lora_advise.tasks import TaskProfile, resolve_task
 
@@ -63,9 +64,10 @@ def answer(request: Request) -> Advice:
     draft, related, known = prepare(request)
     plan, steps = recommend(draft)
     findings, skipped = opinion(plan)
+    memory = memory_table(plan.facts, known)
     return Advice(
         tool_version=__version__, command=command_of(request), plan=plan, decisions=tuple(draft.decisions), steps=steps,
-        memory=memory_table(plan.facts, known), notes=tuple(draft.notes), guides=guides_beside(plan, draft),
+        memory=memory, notes=(*draft.notes, *room_notes(memory[0])), guides=guides_beside(plan, draft),
         findings=findings, skipped_rules=skipped, related_models=related, next_steps=next_steps(request, plan),
     )  # fmt: skip
 
@@ -224,6 +226,18 @@ def memory_table(facts: Facts, known: bool) -> tuple[MemoryVerdict, ...]:
     return methods_on(facts) if known else methods_on(facts) + ladder(facts)
 
 
+def room_notes(verdict: MemoryVerdict) -> tuple[Note, ...]:
+    """What must be known before the settings when the plan does not fit its device, or only just."""
+    if verdict.fit == "fits":
+        return ()
+    device = f"{verdict.hardware} has {verdict.memory_gib:.3g} GiB"
+    needs = f"the peak of a step is {gib_band(verdict.estimate.device)} on each device, and {device}"
+    said = "A tight fit" if verdict.fit == "tight" else "Does not fit"
+    ways = len(verdict.ways_out)
+    out = f" The memory forecast names {ways} way{'s' * (ways != 1)} out." if ways else ""
+    return (Note(kind="warning", text=f"{said}: {needs}.{out}", sources=verdict.estimate.sources),)
+
+
 def opinion(plan: Plan) -> tuple[tuple[FindingView, ...], tuple[str, ...]]:
     """What our own linter says of the plan: nothing, unless the user's choices or data give it cause."""
     from lora_advise.engine import lint
@@ -232,7 +246,7 @@ def opinion(plan: Plan) -> tuple[tuple[FindingView, ...], tuple[str, ...]]:
     views = tuple(
         FindingView(
             rule=f.rule, code=f.code, severity=f.severity.value, confidence=f.confidence.value, message=f.message,
-            fields=f.fields, fix="; ".join(f"{c.field} = {c.value}" for c in f.changes) or None, sources=f.sources,
+            fields=f.fields, fix=f.fix, sources=f.sources,
         )
         for f in result.findings
     )  # fmt: skip

@@ -52,7 +52,8 @@ def decide_evaluation(draft: Draft, steps: int) -> None:
             "train.save_steps": every,
             "train.metric_for_best_model": "eval_loss" if best else None,
             "train.logging_steps": max(1, min(10, ceil(steps / 50))),
-            "train.per_device_eval_batch_size": 1,
+            # What fits in training fits without gradients.
+            "train.per_device_eval_batch_size": draft.values["train.per_device_train_batch_size"],
         }
     )
     draft.decide(

@@ -15,7 +15,7 @@ _PLAIN: dict[str, tuple[str, tuple[str, ...]]] = {
         ("lwr-2025",),
     ),
     "preference": (
-        "A pair teaches about one bit: an adapter holds that easily, and the base without it is the reference model.",
+        "A preference teaches about one bit: an adapter holds that easily, and the base without it is the reference model.",
         ("lwr-2025", "trl-code"),
     ),
 }

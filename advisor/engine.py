@@ -41,7 +41,7 @@ def lint(
         for hit in rule.check(**known):
             finding = Finding(
                 rule.name, rule.code, hit.severity or rule.severity, rule.confidence,
-                hit.message, hit.fields, hit.changes, rule.sources, hit.step,
+                hit.message, hit.fields, hit.changes, rule.sources, hit.step, hit.instead,
             )  # fmt: skip
             (hidden if rule.confidence is Confidence.CONVENTION and not pedantic else shown).append(finding)
     shown.sort(key=lambda f: (_ORDER[f.severity], f.code[:3], int(f.code[3:])))

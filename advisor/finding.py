@@ -36,10 +36,13 @@ class Hit(NamedTuple):
     message: str
     fields: tuple[str, ...]
     changes: tuple[Change, ...] = ()
+    """All of them together mend it."""
     severity: Severity | None = None
     """Overrides the rule's severity, for rules that know two degrees."""
     step: int | None = None
     """Where in a training log it starts, for rules about a run."""
+    instead: tuple[Change, ...] = ()
+    """Another way out: these do it alone, in place of ``changes``."""
 
 
 class Finding(NamedTuple):
@@ -54,3 +57,10 @@ class Finding(NamedTuple):
     changes: tuple[Change, ...] = ()
     sources: tuple[str, ...] = ()
     step: int | None = None
+    instead: tuple[Change, ...] = ()
+
+    @property
+    def fix(self) -> str | None:
+        """The changes that mend it, in words; None where no setting does."""
+        ways = ("; ".join(f"{c.field} = {c.value}" for c in way) for way in (self.changes, self.instead) if way)
+        return ", or ".join(ways) or None

@@ -29,9 +29,10 @@ def print_findings(name: str, result: LintResult, *, as_json: bool) -> None:
 
 def _line(name: str, finding: Finding) -> str:
     lines = [f"{_plain(name)}: {finding.severity.value}[{finding.rule}] {finding.code}: {_plain(finding.message)}"]
-    lines += [
-        f"    fix: {c.field} = {_plain(str(c.value))}{'' if c.safe else ' (changes the run)'}" for c in finding.changes
-    ]
+    for word, changes in (("fix", finding.changes), ("or", finding.instead)):
+        lines += [
+            f"    {word}: {c.field} = {_plain(str(c.value))}{'' if c.safe else ' (changes the run)'}" for c in changes
+        ]
     if finding.sources:
         lines.append(f"    source: {', '.join(finding.sources)}")
     return "\n".join(lines)
@@ -41,7 +42,7 @@ def _as_dict(finding: Finding) -> dict[str, object]:
     return {
         "rule": finding.rule, "code": finding.code, "severity": finding.severity.value, "confidence": finding.confidence.value,
         "message": finding.message, "fields": list(finding.fields), "sources": list(finding.sources),
-        "changes": [{"field": c.field, "value": c.value, "safe": c.safe} for c in finding.changes],
+        "changes": [c._asdict() for c in finding.changes], "instead": [c._asdict() for c in finding.instead],
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.rates import format_lr
 from lora_advise.rule import rule
 from lora_advise.rules.precision import initialization
-from lora_advise.rules.scale import explain, judge, offer, ways_back
+from lora_advise.rules.scale import explain, judge, ways_back
 
 
 def _high(facts: Facts, say: str) -> Iterator[Hit]:
@@ -18,12 +18,10 @@ def _high(facts: Facts, say: str) -> Iterator[Hit]:
     if judged is None or lora is None or train is None or judged[2] not in ("high", "diverges"):
         return
     value, bounds, _ = judged
-    changes = ways_back(lora, train, value, bounds)
-    yield Hit(
+    ways = ways_back(lora, train, value, bounds)
+    yield ways.hit(
         f"The learning rate {format_lr(train.learning_rate)} {say}: {explain(lora, train, value)}, above "
-        f"{format_lr(bounds.warn)}; {offer(changes, lora)}.",
-        ("train.learning_rate", "lora.lora_alpha"),
-        changes,
+        f"{format_lr(bounds.warn)}; {ways.words}.",
     )
 
 

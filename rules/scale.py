@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import sqrt
+from typing import NamedTuple
 
 from lora_advise.facts import Facts, LoraFacts, TaskFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
@@ -58,21 +59,33 @@ def explain(lora: LoraFacts, train: TrainFacts, value: float) -> str:
     return f"{scale}, so E2 = lr * sqrt(alpha_eff) = {product}{extra}"
 
 
-def ways_back(lora: LoraFacts, train: TrainFacts, value: float, bounds: Band) -> tuple[Change, ...]:
-    """The best learning rate at this alpha, and the highest sound alpha of 1 or more at this learning rate, if there
-    is one."""
+class WaysBack(NamedTuple):
+    """The best learning rate at this alpha, and the highest sound alpha of 1 or more at this learning rate, if there is
+    one: each does it alone.
+    """
+
+    rate: Change
+    alpha: Change | None
+    words: str
+    """Both as a clause."""
+
+    def hit(self, message: str, severity: Severity | None = None) -> Hit:
+        """The finding that offers them."""
+        fields = ("train.learning_rate", "lora.lora_alpha")
+        return Hit(message, fields, (self.rate,), severity, instead=(self.alpha,) if self.alpha else ())
+
+
+def ways_back(lora: LoraFacts, train: TrainFacts, value: float, bounds: Band) -> WaysBack:
+    """How a run whose E2 is ``value`` gets back into the band."""
     factor = value / (train.learning_rate * sqrt(lora.alpha_eff))
-    rate = Change("train.learning_rate", round_lr(lr_for(bounds.best, lora.alpha_eff) / factor))
+    rate = round_lr(lr_for(bounds.best, lora.alpha_eff) / factor)
     alpha = alpha_for(bounds.warn / 1.5, train.learning_rate * factor) / (sqrt(lora.r) if lora.use_rslora else 1.0)
-    return (rate, Change("lora.lora_alpha", round(alpha))) if alpha >= 1 else (rate,)
-
-
-def offer(changes: tuple[Change, ...], lora: LoraFacts) -> str:
-    """Both ways back as a clause; the one when no alpha of 1 or more would do."""
-    rate = f"set the learning rate to {format_lr(changes[0].value)} at alpha {lora.lora_alpha:g}"
-    if len(changes) == 1:
-        return f"{rate}; no alpha of 1 or more would do at this learning rate"
-    return f"{rate}, or alpha to {changes[1].value:g} at this learning rate"
+    words = f"set the learning rate to {format_lr(rate)} at alpha {lora.lora_alpha:g}"
+    change = Change("train.learning_rate", rate)
+    if alpha < 1:
+        return WaysBack(change, None, f"{words}; no alpha of 1 or more would do at this learning rate")
+    other = Change("lora.lora_alpha", round(alpha))
+    return WaysBack(change, other, f"{words}, or alpha to {other.value:g} at this learning rate")
 
 
 @rule(
@@ -109,13 +122,11 @@ def scale_times_rate_diverges(task: TaskFacts, lora: LoraFacts, train: TrainFact
         return
     value, bounds, _ = judged
     small = facts.model is not None and facts.model.billions <= 2 and value < MEASURED_CLIFF
-    changes = ways_back(lora, train, value, bounds)
-    yield Hit(
+    ways = ways_back(lora, train, value, bounds)
+    yield ways.hit(
         f"Training at {format_lr(train.learning_rate)} will most likely diverge: {explain(lora, train, value)}, above "
         f"the bound of {format_lr(bounds.diverge or 0)}; of some 112 measured runs at 1.7e-2 about 101 diverged. "
-        f"The way back: {offer(changes, lora)}.",
-        ("train.learning_rate", "lora.lora_alpha"),
-        changes,
+        f"The way back: {ways.words}.",
         Severity.WARNING if small else None,
     )
 
@@ -146,12 +157,10 @@ def scale_times_rate_high(task: TaskFacts, lora: LoraFacts, train: TrainFacts, f
     if judged is None or judged[2] != "high":
         return
     value, bounds, _ = judged
-    changes = ways_back(lora, train, value, bounds)
-    yield Hit(
+    ways = ways_back(lora, train, value, bounds)
+    yield ways.hit(
         f"The learning rate {format_lr(train.learning_rate)} is near the cliff: {explain(lora, train, value)}, above "
-        f"{format_lr(bounds.warn)}, where some measured models became unstable; {offer(changes, lora)}.",
-        ("train.learning_rate", "lora.lora_alpha"),
-        changes,
+        f"{format_lr(bounds.warn)}, where some measured models became unstable; {ways.words}.",
     )
 
 
@@ -178,14 +187,14 @@ def _low_hits(facts: Facts, wanted: Region, say: str) -> Iterator[Hit]:
     value, bounds, _ = judged
     if region(value * _low_factor(facts), bounds) != wanted:
         return
-    changes = ways_back(lora, train, value, bounds)[:1]
+    rate = ways_back(lora, train, value, bounds).rate
     copied = " It is a rate of full fine-tuning, a tenth of what adapters take." if train.learning_rate <= 5e-5 else ""
     yield Hit(
         f"The learning rate {format_lr(train.learning_rate)} {say}: {explain(lora, train, value)}, while the best "
         "single value "
-        f"is {format_lr(bounds.best)}.{copied} Raise the learning rate towards {format_lr(changes[0].value)}.",
+        f"is {format_lr(bounds.best)}.{copied} Raise the learning rate towards {format_lr(rate.value)}.",
         ("train.learning_rate", "lora.lora_alpha"),
-        changes,
+        (rate,),
     )
 
 

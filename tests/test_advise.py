@@ -274,3 +274,26 @@ def test_a_step_of_grpo_counts_completions_as_trl_does() -> None:
     assert train is not None
     prompts_per_step = advice.steps.effective_batch / (train.num_generations or 1)
     assert advice.steps.steps == advice.steps.examples / prompts_per_step == 500
+
+
+def test_what_does_not_fit_is_said_before_the_settings() -> None:
+    advice = advise("32B", "qa", gpu="RTX4060")
+    verdict = advice.memory[0]
+    (warning,) = (note for note in advice.notes if note.kind == "warning")
+    assert verdict.fit == "does not fit"
+    assert warning.text.startswith("Does not fit: the peak of a step is ")
+    assert warning.text.endswith(f"names {len(verdict.ways_out)} ways out.")
+    assert warning.sources == verdict.estimate.sources
+    assert not [note for note in advise("8B", "qa", gpu="H200").notes if note.kind == "warning"]
+
+
+def test_two_ways_back_are_alternatives() -> None:
+    advice = advise("8B", "chat", gpu="RTX4090", r=16, alpha=128, lr=2e-3)
+    (finding,) = advice.findings
+    assert finding.fix == "train.learning_rate = 0.00015, or lora.lora_alpha = 4"
+
+
+def test_evaluation_takes_as_many_rows_as_training() -> None:
+    train = advise("8B", "qa", gpu="A100-80GB").facts.train
+    assert train is not None
+    assert train.per_device_eval_batch_size == train.per_device_train_batch_size > 1

@@ -136,10 +136,10 @@ def test_a_hub_that_never_answers_is_given_up_within_the_limit(monkeypatch):
 
 
 def test_a_size_is_looked_up_without_reading_every_row(monkeypatch):
-    c.index()
+    catalogue.index()
     read = []
-    monkeypatch.setattr(c.json, "loads", lambda text, real=json.loads: read.append(text) or real(text))
-    c.resolve_model("32B")
+    monkeypatch.setattr(catalogue.json, "loads", lambda text, real=json.loads: read.append(text) or real(text))
+    resolve_model("32B")
     assert len(read) == 1
 
 

@@ -66,6 +66,7 @@ def test_rules_import_only_nouns_and_arithmetic() -> None:
         "memory",
         "plan",
         "run_facts",
+        "section",
         "rules",
         "curve",
         "tasks",
@@ -78,13 +79,13 @@ def test_rules_import_only_nouns_and_arithmetic() -> None:
 
 
 def test_nouns_import_no_knowledge() -> None:
-    for noun in ("facts", "finding", "errors", "sources", "request"):
+    for noun in ("section", "facts", "finding", "errors", "sources", "request"):
         names = {
             n.split(".")[1]
             for n in imports(ROOT / "advisor" / f"{noun}.py", top_level=True)
             if n.startswith("lora_advise.")
         }
-        assert names <= {"facts", "model_facts", "errors", "finding", "package_data"}, noun
+        assert names <= {"section", "facts", "model_facts", "errors", "finding", "package_data"}, noun
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: f"{p.parent.name}/{p.name}")

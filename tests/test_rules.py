@@ -26,7 +26,7 @@ from lora_advise.sources import registry
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ROOT / "tests" / "rules"
 ALTERNATIVES = {"scale-times-rate-diverges", "scale-times-rate-high", "preference-rate-high", "rl-rate-high"}
-"""Rules whose changes are two ways out of which one is taken."""
+"""Rules that offer two ways out."""
 FORECASTS = {"does-not-fit", "memory-tight", "four-bit-for-nothing"}
 HAS_MEMORY = importlib.util.find_spec("lora_advise.memory") is not None
 USABLE = tuple(rule for rule in RULES if HAS_MEMORY or rule.name not in FORECASTS)
@@ -110,7 +110,7 @@ def test_findings_are_sentences_with_fields_that_exist(rule):
             assert "  " not in finding.message
             assert "None" not in finding.message
             assert finding.fields
-            for path in (*finding.fields, *(change.field for change in finding.changes)):
+            for path in (*finding.fields, *(change.field for change in finding.changes + finding.instead)):
                 section, _, field = path.partition(".")
                 assert field in field_types(getattr(whole, section)) if field else path in field_types(Facts), path
 
@@ -120,8 +120,7 @@ def test_a_change_mends_what_was_found(rule):
     for facts in failing(rule):
         findings = found(facts, rule)
         for finding in findings:
-            ways = [(change,) for change in finding.changes] if rule.name in ALTERNATIVES else [finding.changes]
-            for changes in ways:
+            for changes in (finding.changes, finding.instead):
                 if not changes:
                     continue
                 left = [f.message for f in found(apply(facts, changes), rule)]
@@ -133,10 +132,9 @@ def test_a_change_mends_what_was_found(rule):
 def test_the_ways_back_land_in_the_usual_band(rule):
     for facts in failing(rule):
         (finding,) = found(facts, rule)
-        assert [change.field for change in finding.changes] == ["train.learning_rate", "lora.lora_alpha"][
-            : len(finding.changes)
-        ]
-        for change in finding.changes:
+        assert [change.field for change in finding.changes] == ["train.learning_rate"]
+        assert [change.field for change in finding.instead] in ([], ["lora.lora_alpha"])
+        for change in (*finding.changes, *finding.instead):
             mended = {f.rule for f in found(apply(facts, (change,)))}
             assert not mended & (ALTERNATIVES | {"adapter-under-driven", "rate-conservative"}), change
 
@@ -144,7 +142,8 @@ def test_the_ways_back_land_in_the_usual_band(rule):
 def test_high_alpha_with_a_high_rate_is_one_finding_with_two_ways_back():
     (finding,) = found(example({"lora": {"lora_alpha": 128}, "train": {"learning_rate": 2e-3}}))
     assert finding.severity is Severity.ERROR
-    assert [(c.field, c.value) for c in finding.changes] == [("train.learning_rate", 1.5e-4), ("lora.lora_alpha", 4)]
+    assert [(c.field, c.value) for c in finding.changes] == [("train.learning_rate", 1.5e-4)]
+    assert [(c.field, c.value) for c in finding.instead] == [("lora.lora_alpha", 4)]
     for part in ("128/16 = 8", "2.26e-2", "about 101", "to 1.5e-4 at alpha 128", "alpha to 4 at this learning rate"):
         assert part in finding.message
 
@@ -152,6 +151,7 @@ def test_high_alpha_with_a_high_rate_is_one_finding_with_two_ways_back():
 def test_a_rate_that_no_alpha_can_save_offers_the_rate_alone():
     (finding,) = found(example({"train": {"learning_rate": 0.02}}))
     assert [change.field for change in finding.changes] == ["train.learning_rate"]
+    assert finding.instead == ()
     assert "no alpha of 1 or more" in finding.message
 
 
