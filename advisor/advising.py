@@ -13,7 +13,6 @@ from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import DataFacts, Facts, HardwareFacts, ModelFacts, Origin
 from lora_advise.overrides import SHORT, collect
 from lora_advise.plan import Advice, FindingView, MemoryVerdict, Note, Plan
-from lora_advise.report_words import gib_band
 from lora_advise.request import Request
 from lora_advise.tasks import TaskProfile, resolve_task
 
@@ -207,8 +206,8 @@ def say_assumptions(draft: Draft, related: tuple[str, ...]) -> None:
         draft.note("assumption", f"No GPU was named or found: settings are for {draft.hardware.count} x {draft.hardware.name}, "
                    "the smallest usual device that carries the run; the table shows the others. Give --gpu.", "memory-model")  # fmt: skip
     if draft.framework != "trl":
-        draft.note("assumption", f"Memory is predicted for transformers, PEFT and TRL; {draft.framework} may need more or less.",
-                   "memory-model")  # fmt: skip
+        draft.note("assumption", f"Memory is predicted for {draft.framework} as its source code reads; no run of it was measured.",
+                   "framework-memory-code")  # fmt: skip
     if data.duplicates:
         draft.note(
             "warning",
@@ -230,12 +229,10 @@ def room_notes(verdict: MemoryVerdict) -> tuple[Note, ...]:
     """What must be known before the settings when the plan does not fit its device, or only just."""
     if verdict.fit == "fits":
         return ()
-    device = f"{verdict.hardware} has {verdict.memory_gib:.3g} GiB"
-    needs = f"the peak of a step is {gib_band(verdict.estimate.device)} on each device, and {device}"
     said = "A tight fit" if verdict.fit == "tight" else "Does not fit"
     ways = len(verdict.ways_out)
     out = f" The memory forecast names {ways} way{'s' * (ways != 1)} out." if ways else ""
-    return (Note(kind="warning", text=f"{said}: {needs}.{out}", sources=verdict.estimate.sources),)
+    return (Note(kind="warning", text=f"{said}: {verdict.needs}.{out}", sources=verdict.estimate.sources),)
 
 
 def opinion(plan: Plan) -> tuple[tuple[FindingView, ...], tuple[str, ...]]:

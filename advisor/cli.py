@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lora_advise.cli_parser import COMMANDS, advise_parser, command_parser
 from lora_advise.errors import LoraAdviseError
@@ -67,7 +67,6 @@ def ask(args: Namespace) -> int:
 
 def request_of(args: Namespace) -> Request:
     """The request that the flags make. Raises LoraAdviseError for flags that cannot be."""
-    from lora_advise.overrides import SHORT, collect, parse_set
     from lora_advise.request import Request
 
     if args.run and args.model is None:
@@ -75,8 +74,7 @@ def request_of(args: Namespace) -> Request:
     if args.model is None or args.task is None:
         missing = "--model" if args.model is None else "--task"
         raise LoraAdviseError(f"{missing} is missing; ask for instance: lora-advise --model 32B --task qa")
-    overrides = collect({short: getattr(args, short) for short in SHORT if getattr(args, short, None) is not None})
-    overrides.update(parse_set(text) for text in args.set)
+    overrides = overrides_of(args)
     for flag, least in {"examples": 1, "tokens_per_example": 1, "completion_tokens": 0}.items():
         value = getattr(args, flag)
         if value is not None and value < least:
@@ -84,6 +82,15 @@ def request_of(args: Namespace) -> Request:
     names = ("model", "task", "data", "eval_data", "examples", "tokens_per_example", "completion_tokens", "gpu", "gpus",
              "framework", "profile", "because", "compare_guides")  # fmt: skip
     return Request(**{name: getattr(args, name) for name in names}, overrides=overrides)
+
+
+def overrides_of(args: Namespace) -> dict[str, Any]:
+    """Field paths and values of the flags that overrule a decision. Raises LoraAdviseError for values that cannot be."""
+    from lora_advise.overrides import SHORT, collect, parse_set
+
+    found = collect({short: getattr(args, short) for short in SHORT if getattr(args, short, None) is not None})
+    found.update(parse_set(text) for text in args.set)
+    return found
 
 
 def fill_builtin(args: Namespace) -> None:

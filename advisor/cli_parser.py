@@ -12,6 +12,7 @@ COMMANDS: dict[str, str] = {
     "run": "train, evaluate and diagnose a plan",
     "diagnose": "judge a training log: healthy, unstable, overfit, underfit",
     "lint": "judge a plan file",
+    "memory": "predict the peak memory of a run: parts, verdict, ways out, other stacks, a sweep",
     "rule": "explain a rule of the linter",
     "models": "list the models of the catalogue",
     "gpus": "list the GPUs of the catalogue",
@@ -154,6 +155,14 @@ def command_parser(name: str) -> Parser:
         add("--format", choices=("text", "json"), default="text")
         add("--pedantic", action="store_true", help="also show conventions")
         add("--fail-on", choices=("error", "warning", "note", "never"), default="error")
+    elif name == "memory":
+        add("plan", nargs="?", metavar="PLAN", help="a plan file; without one, the question's flags")
+        add("--grid", nargs="+", default=[], metavar="AXIS=N,N", help="sweep: seq=1024,2048 batch=1,2,4 r=8,16")
+        add("--format", choices=("text", "markdown", "json"), default="text")
+        add("-o", "--output", metavar="FILE", help="write the report there instead of to the terminal")
+        _question(parser)
+        _overrides(parser)
+        parser.set_defaults(run=False, compare_guides=False)
     elif name == "rule":
         add("rule", nargs="?", metavar="NAME", help="name or code of a rule")
         add("--all", action="store_true", help="every rule, a line each")
@@ -173,6 +182,7 @@ _EXAMPLES = {
     "run": "lora-advise run lora-advise.yaml --out runs/first",
     "diagnose": "lora-advise diagnose outputs/checkpoint-500/trainer_state.json",
     "lint": "lora-advise lint lora-advise.yaml",
+    "memory": "lora-advise memory --model 8B --method qlora --gpu RTX4090 --grid seq=1024,2048,4096 batch=1,2,4",
     "rule": "lora-advise rule scale-times-rate-diverges",
     "models": "lora-advise models qwen3",
     "gpus": "lora-advise gpus 4090",

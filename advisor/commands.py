@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from lora_advise.errors import LoraAdviseError
 
 if TYPE_CHECKING:
+    from lora_advise.facts import Facts
     from lora_advise.plan import Decision, Plan
 
 
 def run_command(name: str, args: Namespace) -> int:
     """Run one command by name."""
     return {
-        "run": _run, "diagnose": _diagnose, "lint": _lint, "rule": _rule, "models": _models, "gpus": _gpus,
+        "run": _run, "diagnose": _diagnose, "lint": _lint, "memory": _memory, "rule": _rule, "models": _models, "gpus": _gpus,
         "tasks": _tasks, "source": _source, "schema": _schema, "completion": _completion,
     }[name](args)  # fmt: skip
 
@@ -77,6 +78,67 @@ def _lint(args: Namespace) -> int:
         print_findings(name, result, as_json=args.format == "json")
         worst = min([worst, *(levels[f.severity.value] for f in result.findings)])
     return 1 if worst <= levels[args.fail_on] else 0
+
+
+def _memory(args: Namespace) -> int:
+    from lora_advise.cli import console
+    from lora_advise.memory_report import forecast, parse_grid
+    from lora_advise.report_forecast import markdown, print_forecast, render
+    from lora_advise.section import to_json
+
+    axes = parse_grid(args.grid)
+    facts, assumed = _planned(args) if args.plan else _asked(args)
+    report = forecast(facts, axes, assumed)
+    if args.format == "text" and not args.output:
+        print_forecast(report, console())
+    elif args.format == "json":
+        hand_over(to_json(report, indent=2), args.output)
+    else:
+        hand_over(render(report) if args.format == "text" else markdown(report), args.output)
+    return 1 if report.verdict.fit == "does not fit" else 0
+
+
+def _asked(args: Namespace) -> tuple[Facts, tuple[str, ...]]:
+    """The facts of the plan that the flags ask for, and what it assumes."""
+    from lora_advise.advising import answer
+    from lora_advise.cli import request_of
+
+    args.task = args.task or "chat"
+    advice = answer(request_of(args))
+    return advice.plan.facts, tuple(note.text for note in advice.notes if note.kind == "assumption")
+
+
+def _planned(args: Namespace) -> tuple[Facts, tuple[str, ...]]:
+    """The facts of a plan file, with the device and the settings that the flags put in their place."""
+    from lora_advise.cli import overrides_of
+    from lora_advise.gpus import resolve_hardware
+    from lora_advise.memory import with_method
+    from lora_advise.memory_ways_out import apply
+    from lora_advise.plan_file import read_plan
+
+    for flag in ("model", "task", "data", "eval_data", "examples", "tokens_per_example", "completion_tokens"):
+        if getattr(args, flag) is not None:
+            raise LoraAdviseError(f"--{flag.replace('_', '-')} belongs to a question; {args.plan} says it already.")
+    facts, values = read_plan(Path(args.plan)).facts, overrides_of(args)
+    if "effective_batch" in values:
+        raise LoraAdviseError("--batch: memory depends on the micro-batch; give --micro-batch with a plan.")
+    if method := values.pop("method", None):
+        facts = with_method(facts, method)
+    if hardware := resolve_hardware(args.gpu, args.gpus):
+        values["hardware"] = hardware
+    if args.framework:
+        values["stack.framework"] = args.framework
+    return apply(facts, values), ()
+
+
+def hand_over(text: str, output: str | None) -> None:
+    """Write a finished report to a file, or print it."""
+    if output is None:
+        sys.stdout.write(text)
+        return
+    from lora_advise.atomic_file import write_text
+
+    write_text(Path(output), text)
 
 
 def _rule(args: Namespace) -> int:

@@ -191,11 +191,11 @@ def _log_next(c: Curves) -> tuple[str, ...]:
     """What this log lacks, each as a sentence."""
     steps = c.planned_steps or c.last_step
     missing = []
-    if len(c.evaluations[1]) < 6:
+    if len(c.evaluations[1]) < min(6, steps or 6):
         missing.append(
             f"Evaluate about eight times per run (eval_steps {max(1, steps // 8)}) on at least 200 held-out rows."
         )
-    if c.count < 25:
+    if c.count < min(25, steps or 25):
         missing.append(f"Log the training loss about fifty times per run (logging_steps {max(1, steps // 50)}).")
     if not c.rates_known:
         missing.append("Log the learning rate: without it a schedule at fault cannot be told from data at fault.")

@@ -30,6 +30,8 @@ STEP = 256
 SHARE = {"mps": 0.75, "cpu": 0.9}
 """Unified and host memory is shared: Metal's working set is about 3/4 of it; a tenth is left to the system."""
 SOURCES = ("memory-model", "fms-measured", "trl-code", "peft-code", "bnb-code")
+MEASURED = ("trl", "transformers", "peft")
+"""Frameworks whose figures go back to measured runs; for the others see ``framework-memory-code``."""
 
 
 def estimate(facts: Facts, stack: Stack | None = None) -> MemoryEstimate:
@@ -57,8 +59,13 @@ def _estimate(facts: Facts, case: Case, stage: Stage) -> MemoryEstimate:
         adapter_params=lora_params(model, facts.lora) if model and facts.lora else 0,
         adapter_file=0 if case.method == "full" else trained,
         # safetensors are mapped: the 16-bit checkpoint passes through host memory once, for all processes together.
-        host_load=checkpoint, sources=SOURCES,
+        host_load=checkpoint, sources=_sources(facts),
     )  # fmt: skip
+
+
+def _sources(facts: Facts) -> tuple[str, ...]:
+    framework = facts.stack.framework if facts.stack else "trl"
+    return SOURCES if framework in MEASURED else (*SOURCES, "framework-memory-code")
 
 
 def bands(allocated: float, hardware: HardwareFacts | None) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -85,8 +85,12 @@ def hump_per_token(case: Case) -> float:
 
 
 def checkpoints_per_token(case: Case) -> int:
-    """Bytes per token of the layer inputs that checkpointing keeps: one of hidden width for every layer."""
-    return case.stack.residual_bytes * case.width.hidden * case.width.layers
+    """Bytes per token of the layer inputs that checkpointing keeps: one of hidden width for every layer.
+
+    Unsloth keeps them in host memory; two buffers for their way back and the last layer's input stay.
+    """
+    layers = min(3, case.width.layers) if case.stack.offloads_checkpoints else case.width.layers
+    return case.stack.residual_bytes * case.width.hidden * layers
 
 
 def attention_matrices(case: Case, rows: int, length: int) -> tuple[float, float]:

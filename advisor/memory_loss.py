@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lora_advise.facts import GIB
 from lora_advise.memory_case import Case
 
 TILE = 32_768
@@ -10,6 +11,13 @@ TILE_TOKENS = 4_096
 """Tokens of one tile (``TOKEN_CHUNK_SIZE`` in ``trl/kernels/chunked_logprob.py``)."""
 TILED_HIDDEN = 8
 """The tiled head copies the scored hidden states (2 B) and holds their gradient in fp32 (4 B) and in bf16 (2 B)."""
+
+CHUNKS = 8
+"""torchtune's ``num_output_chunks``: the log-softmax of every chunk is kept in fp32 (4 B), and at the first chunk of the
+backward pass two gradients of it exist besides (8 B); read in ``cross_entropy_loss.py``, not measured."""
+ADAPTIVE = 4 * GIB
+"""Unsloth sizes its chunks so that their fp32 logits stay below this, and below half of the free memory
+(``fused_losses/cross_entropy_loss.py``)."""
 
 
 def loss_bytes(case: Case, tokens: int) -> float:
@@ -30,7 +38,21 @@ def loss_bytes(case: Case, tokens: int) -> float:
         chunks = -(-vocab // hidden)
         chunk = 1 << (-(-tokens // chunks) - 1).bit_length()
         return 2 * min(chunk, tokens) * vocab + 2 * hidden * tokens + 2 * case.head_trained
-    return case.stack.logit_bytes * vocab * tokens + 2 * case.head_trained
+    if kind == "chunked":
+        return (4 + 8 / CHUNKS) * vocab * tokens + 2 * case.head_trained
+    if kind == "adaptive":
+        # Compiled: 16-bit logits of a chunk and their gradient, and the gradient of the hidden states.
+        return min(4 * vocab * tokens, ADAPTIVE) + 2 * hidden * tokens + 2 * case.head_trained
+    return case.stack.logit_bytes * vocab * tokens + 2 * case.head_trained + _head_copy(case)
+
+
+def _head_copy(case: Case) -> int:
+    """Autocast makes a 16-bit copy of an fp32 head for its product, and the backward pass needs it again."""
+    return (
+        2 * case.width.vocab * case.width.hidden
+        if case.stack.mode == "kbit-amp" and case.stack.embedding_bytes == 4
+        else 0
+    )
 
 
 def head_bytes(case: Case, tokens: int) -> float:

@@ -99,6 +99,8 @@ def _loss_note(case: Case) -> str:
     notes = {
         "tiled": "scored in tiles; the logits are never whole",
         "liger": "Liger's fused linear cross-entropy",
+        "chunked": "eight chunks, whose fp32 log-softmax is kept for the backward pass",
+        "adaptive": "in chunks of at most 4 GiB, or half of the free memory",
         "full": f"{case.stack.logit_bytes} B per token and vocabulary entry",
         "none": "",
     }

@@ -10,7 +10,6 @@ from lora_advise.facts import Facts, HardwareFacts, Method, StackFacts, TrainFac
 from lora_advise.memory_case import case_of, length_of
 from lora_advise.memory_stages import peak_stage
 from lora_advise.plan import WayOut
-from lora_advise.report_words import amount
 
 SHORTEST = 512
 """Tokens below which a shorter ``max_length`` is no longer offered."""
@@ -226,7 +225,7 @@ def _smaller_model(facts: Facts) -> WayOut:
     room = max(0.0, (memory.capacity(facts.hardware) - context) / memory.RESERVED[1])
     share = min(0.5, room / max(1, peak))
     size = facts.model.total_params * share
-    shown = amount(float(f"{size:.2g}")) if size >= 1e8 else "0.1 B"
+    shown = f"{float(format(max(size, 1e8) / 1e9, '.2g')):g}B"
     return WayOut(
         change=f"a model of at most about {shown} parameters", saves=round(peak * (1 - share)), costs=costs,
         enough=room > 0 and size >= 1e8,

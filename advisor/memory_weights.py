@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import Facts, LinearModule, ModelFacts
 from lora_advise.memory_stack import Stack
 
@@ -76,6 +77,22 @@ def _packed(facts: Facts, packed: list[LinearModule], count: int, four: bool) ->
 def quantisable(module: LinearModule) -> bool:
     """Whether bitsandbytes replaces this matrix."""
     return module.kind == "linear" and module.role not in ("lm_head", "head")
+
+
+OPTIMIZERS = (
+    "adam", "ademamix", "adafactor", "adagrad", "sgd", "lion", "rmsprop", "lomo", "muon", "came", "dion", "lamb",
+    "sophia", "shampoo", "soap", "galore", "apollo", "prodigy",
+)  # fmt: skip
+"""What the names of optimizers of transformers and the trainers around it contain."""
+
+
+def check_optimizer(name: str, where: str) -> None:
+    """Raise LoraAdviseError, naming ``where`` the name came from, unless it is an optimizer's."""
+    if not any(known in name.lower() for known in OPTIMIZERS):
+        raise LoraAdviseError(
+            f"{where}: {name[:40]!r} is not an optimizer that is known here; use for instance adamw_torch_fused, adamw_8bit, "
+            "paged_adamw_8bit, adafactor or sgd."
+        )
 
 
 def state_bytes(optim: str, width: int) -> float:

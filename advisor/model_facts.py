@@ -1,9 +1,9 @@
 """What is known of a base model: its dimensions and its weight matrices, with names and shapes."""
 
 from enum import Enum
-from typing import Literal
+from typing import Annotated, Literal
 
-from lora_advise.section import UNWRITTEN, Section, field
+from lora_advise.section import Section, Unwritten
 
 GIB = 2**30
 """Bytes in a GiB; every memory figure of lora-advise is in GiB, never in GB."""
@@ -104,7 +104,7 @@ class ModelFacts(Section):
     license: str | None = None
     template: str | None = None
     family: str | None = None
-    modules: tuple[LinearModule, ...] = field(metadata=UNWRITTEN)
+    modules: Annotated[tuple[LinearModule, ...], Unwritten()]
     """Not written: the catalogue or the config.json gives them back."""
 
     @property

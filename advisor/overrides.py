@@ -71,6 +71,10 @@ def check_override(field: str, raw: Any, flag: str | None = None) -> Any:
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, float) and not math.isfinite(number):
             raise LoraAdviseError(f"{name}: {raw!r} is not a finite number.")
+    if field == "train.optim":
+        from lora_advise.memory_weights import check_optimizer
+
+        check_optimizer(str(value), name)
     if field in _POSITIVE and value is not None and value <= 0:
         raise LoraAdviseError(f"{name}: {raw} must be greater than 0.")
     if field in _SHARES and not 0 <= value < 1:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from lora_advise.facts import Facts, Method, Origin
+from lora_advise.facts import GIB, Facts, Method, Origin
 from lora_advise.section import Section, field
 
 PLAN_VERSION = 1
@@ -119,6 +119,13 @@ class MemoryVerdict(Section):
     """Longest sequence in tokens that fits at micro-batch 1; 0 when none does."""
     sharding: str = "none"
     ways_out: tuple[WayOut, ...] = ()
+
+    @property
+    def needs(self) -> str:
+        """The peak against the device, in words without a full stop."""
+        low, high = (n / GIB for n in self.estimate.device)
+        peak = f"{low:.1f} to {high:.1f} GiB are needed at the peak ({self.estimate.peak_stage})"
+        return f"{peak}, {self.hardware} has {self.memory_gib:.1f} GiB"
 
 
 class StepBudget(Section):

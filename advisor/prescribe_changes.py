@@ -201,25 +201,19 @@ def few(case: Case) -> list[Proposal]:
 
 
 def log_more(case: Case) -> list[Proposal]:
-    """Log and evaluate often enough that the next run can be judged."""
-    every = max(1, case.steps // 50)
-    check = max(1, case.steps // 8)
+    """Log and evaluate often enough that the next run can be judged, or train long enough that it can be."""
     found = []
-    if case.curves.count < 25:
-        found.append(
-            setting(
-                case,
-                "train.logging_steps",
-                every,
-                f"Fifty entries over {case.steps} steps.",
-                CORPUS,
-                case.run.logging_steps,
-            )
-        )
-    if len(case.curves.evaluations[1]) < 6:
+    if case.curves.count < min(25, case.steps or 25):
+        every = max(1, case.steps // 50)
+        because = f"Fifty entries over {case.steps} steps."
+        found.append(setting(case, "train.logging_steps", every, because, CORPUS, case.run.logging_steps))
+    if len(case.curves.evaluations[1]) < min(6, case.steps or 6):
         because = "Eight evaluations on at least 200 held-out rows show a turn and its noise."
-        found.append(setting(case, "train.eval_steps", check, because, CORPUS))
-    return found
+        found.append(setting(case, "train.eval_steps", max(1, case.steps // 8), because, CORPUS))
+    if 0 < case.steps < 25:
+        because = f"Nothing can be told from {case.steps} steps, however often they are logged."
+        found.append(work("Train for at least 25 optimizer steps.", because, CORPUS))
+    return [change for change in found if change.field is None or change.value != change.current]
 
 
 PRESCRIPTIONS: dict[str, Callable[[Case], list[Proposal]]] = {

@@ -6,17 +6,13 @@ from typing import TYPE_CHECKING
 
 from lora_advise.plan import Advice
 from lora_advise.report_bars import fill_of, stretches
+from lora_advise.report_page import Page
 from lora_advise.report_rows import View, WhyRow
 from lora_advise.report_view import CONFIDENCE, view_of
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
-
-    from lora_advise.report_grid import Grid
-
-PROSE = 112
-"""Columns beyond which a paragraph is hard to read."""
 
 _COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
 _KINDS = {"warning": "bold yellow", "assumption": "cyan", "advice": "green", "error": "bold red", "note": "dim"}
@@ -27,7 +23,7 @@ _VERDICTS = {"agree": "green", "refine": "cyan", "disagree": "yellow", "unsuppor
 def print_report(advice: Advice, console: Console, brief: bool = False, guides: bool = True) -> None:
     """Print the advice. ``brief`` stops after the settings; without ``guides`` their comparison is only counted."""
     view = view_of(advice)
-    page = _Page(console)
+    page = Page(console)
     _print_head(view, page)
     _print_settings(view, page)
     page.field("Steps", view.steps)
@@ -39,7 +35,7 @@ def print_report(advice: Advice, console: Console, brief: bool = False, guides: 
     page.print()
 
 
-def _print_details(view: View, page: _Page, guides: bool) -> None:
+def _print_details(view: View, page: Page, guides: bool) -> None:
     _print_memory(view, page)
     _print_parts(view, page)
     _print_linter(view, page)
@@ -61,69 +57,7 @@ def render(advice: Advice, width: int = 100) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
-class _Page:
-    """A console with what this terminal can show: its width, its character set."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.encoding = "utf-8" if _is_memory(console) else (console.encoding or "ascii")
-        self.unicode = self.encoding.lower().replace("-", "").startswith("utf")
-        self.width = console.width
-        self.prose = min(console.width, PROSE)
-        self.lines: list[Text] = []
-
-    def text(self, words: str, style: str = "") -> Text:
-        """Text that is never read as markup, in characters that the terminal has."""
-        from rich.text import Text
-
-        shown = words if self.unicode else words.encode(self.encoding, "backslashreplace").decode(self.encoding)
-        made = Text(overflow="fold")
-        made.append(shown, style or None)
-        return made
-
-    def gap(self) -> None:
-        """An empty line."""
-        self.lines.append(self.text(""))
-
-    def heading(self, words: str) -> None:
-        """A block's title, underlined as far as its words go."""
-        self.gap()
-        self.put(self.text(words, "bold"))
-        self.put(self.text(("─" if self.unicode else "-") * min(len(words), self.prose), "dim"))
-
-    def put(self, block: Text | Grid, width: int | None = None) -> None:
-        """Print one block within ``width`` columns."""
-        from lora_advise.report_grid import Grid, wrapped
-
-        most = min(width or self.prose, self.width)
-        self.lines += block.lines(self.console, most) if isinstance(block, Grid) else wrapped(block, most, self.console)
-
-    def print(self) -> None:
-        """Print the blocks; in one go, because every call of the console costs as much as many lines."""
-        from rich.text import Text
-
-        self.console.print(Text("\n").join(self.lines), soft_wrap=True)
-
-    def columns(self, *widths: int | None) -> Grid:
-        """A borderless grid; ``None`` is the column that takes what is left and wraps."""
-        from lora_advise.report_grid import Grid
-
-        return Grid(*widths)
-
-    def field(self, label: str, words: str, style: str = "") -> None:
-        """A label and its value, aligned with the settings."""
-        grid = self.columns(17, None)
-        grid.add_row(self.text(label, "bold"), self.text(words, style))
-        self.put(grid)
-
-
-def _is_memory(console: Console) -> bool:
-    from io import StringIO
-
-    return isinstance(console.file, StringIO)
-
-
-def _print_head(view: View, page: _Page) -> None:
+def _print_head(view: View, page: Page) -> None:
     page.put(page.text(view.title, "bold"))
     page.gap()
     grid = page.columns(17, None)
@@ -141,7 +75,7 @@ def _print_head(view: View, page: _Page) -> None:
         page.put(grid)
 
 
-def _print_settings(view: View, page: _Page) -> None:
+def _print_settings(view: View, page: Page) -> None:
     page.heading("At a glance")
     sweep_width = max([8, *(min(24, len(row.sweep)) for row in view.settings)])
     grid = page.columns(17, None, sweep_width)
@@ -155,7 +89,7 @@ def _print_settings(view: View, page: _Page) -> None:
     page.gap()
 
 
-def _print_memory(view: View, page: _Page) -> None:
+def _print_memory(view: View, page: Page) -> None:
     if not view.memory:
         return
     page.heading("Memory forecast")
@@ -183,7 +117,7 @@ def _cell_style(index: int) -> str:
     return {-1: "white", -2: "dim", -3: "bold red"}[index]
 
 
-def _print_parts(view: View, page: _Page) -> None:
+def _print_parts(view: View, page: Page) -> None:
     if not view.parts:
         return
     page.gap()
@@ -207,7 +141,7 @@ def _print_parts(view: View, page: _Page) -> None:
         page.put(grid)
 
 
-def _print_linter(view: View, page: _Page) -> None:
+def _print_linter(view: View, page: Page) -> None:
     page.heading("The linter's opinion")
     page.put(page.text(view.linter))
     grid = page.columns(9, None)
@@ -220,7 +154,7 @@ def _print_linter(view: View, page: _Page) -> None:
     page.put(grid)
 
 
-def _print_why(view: View, page: _Page) -> None:
+def _print_why(view: View, page: Page) -> None:
     page.heading("Why")
     for place, group in enumerate(view.why):
         if place:
@@ -234,7 +168,7 @@ def _print_why(view: View, page: _Page) -> None:
     page.put(page.text("; ".join(CONFIDENCE.values()) + ".", "dim"))
 
 
-def _why_text(row: WhyRow, page: _Page) -> Text:
+def _why_text(row: WhyRow, page: Page) -> Text:
     text = page.text(row.value, "cyan")
     if row.sweep:
         text.append_text(page.text(f"  (try also {row.sweep})", "dim"))
@@ -246,7 +180,7 @@ def _why_text(row: WhyRow, page: _Page) -> Text:
     return text
 
 
-def _print_guides(view: View, page: _Page, shown: bool) -> None:
+def _print_guides(view: View, page: Page, shown: bool) -> None:
     if not view.guides:
         return
     page.heading("What the guides say")
@@ -261,7 +195,7 @@ def _print_guides(view: View, page: _Page, shown: bool) -> None:
     page.put(grid)
 
 
-def _print_next(view: View, page: _Page) -> None:
+def _print_next(view: View, page: Page) -> None:
     page.heading("Next steps")
     grid = page.columns(3, None)
     for place, step in enumerate(view.next_steps, 1):
@@ -272,7 +206,7 @@ def _print_next(view: View, page: _Page) -> None:
     page.field("Written by", view.tool)
 
 
-def _print_sources(view: View, page: _Page) -> None:
+def _print_sources(view: View, page: Page) -> None:
     if not view.sources:
         return
     page.heading("Sources")

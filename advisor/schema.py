@@ -18,18 +18,10 @@ def advice_schema() -> dict[str, Any]:
     from lora_advise.report_json import Derived
 
     schema = json_schema(Advice, _REFERENCES, written=True)
-    definitions = schema["$defs"]
-    definitions["Derived"] = json_schema(Derived, _REFERENCES, written=True)
-    _without_module_table(definitions)
+    schema["$defs"]["Derived"] = json_schema(Derived, _REFERENCES, written=True)
     schema["properties"]["derived"] = {"$ref": "#/$defs/Derived"}
     schema["required"] = [*schema.get("required", []), "derived"]
     return _named(schema, "advice", "lora-advise JSON report")
-
-
-def _without_module_table(definitions: dict[str, Any]) -> None:
-    model = definitions["ModelFacts"]
-    del model["properties"]["modules"], definitions["LinearModule"]
-    model["required"].remove("modules")
 
 
 def plan_schema() -> dict[str, Any]:

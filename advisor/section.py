@@ -6,7 +6,7 @@ checked by mypy alone.
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from dataclasses import field as field  # a field with a factory or metadata
+from dataclasses import field as field  # a field with a factory
 from enum import Enum
 from math import isinf, isnan
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,13 @@ else:
         return lambda made: made
 
 
-UNWRITTEN: dict[str, bool] = {"written": False}
-"""Metadata of a field that is left out of written data, because something else gives it back."""
+class Unwritten:
+    """The annotation of a field that is left out of written data and of its schema, because something else gives it back."""
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core import PydanticOmit
+
+        raise PydanticOmit
 
 
 class AtLeast:
@@ -62,8 +67,7 @@ def stated(section: Section) -> dict[str, Any]:
 def to_data(value: object) -> Any:
     """Sections as mappings, tuples as lists, enums as values, NaN and infinities as text: what JSON can hold."""
     if isinstance(value, Section):
-        written = (f.name for f in fields(value) if f.metadata.get("written", True))  # type: ignore[arg-type]
-        return {name: to_data(getattr(value, name)) for name in written}
+        return {name: to_data(getattr(value, name)) for name, kind in field_types(value).items() if _written(kind)}
     if isinstance(value, Mapping):
         return {str(key): to_data(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -73,6 +77,10 @@ def to_data(value: object) -> Any:
     if isinstance(value, float) and (isnan(value) or isinf(value)):
         return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def _written(kind: Any) -> bool:
+    return not any(isinstance(mark, Unwritten) for mark in getattr(kind, "__metadata__", ()))
 
 
 def to_json(section: Section, indent: int | None = None) -> str:

@@ -36,15 +36,6 @@ def _changes(verdict: MemoryVerdict) -> tuple[Change, ...]:
     return tuple(Change(field, value) for field, value in values.items())
 
 
-def _say(verdict: MemoryVerdict, facts: Facts) -> str:
-    low, high = (x / GIB for x in verdict.estimate.device)
-    device = facts.hardware.name if facts.hardware else "the device"
-    return (
-        f"{low:.1f} to {high:.1f} GiB are needed at the peak ({verdict.estimate.peak_stage}), "
-        f"{device} has {verdict.memory_gib:.1f} GiB"
-    )
-
-
 @rule("does-not-fit", "MEM501", Severity.ERROR, Confidence.MEASURED, ("memory-model", "fms-measured"))
 def does_not_fit(model: ModelFacts, train: TrainFacts, hardware: HardwareFacts, facts: Facts) -> Iterator[Hit]:
     """The run needs more memory than the device has.
@@ -68,7 +59,7 @@ def does_not_fit(model: ModelFacts, train: TrainFacts, hardware: HardwareFacts, 
         f"{w.change} (saves {w.saves / GIB:.1f} GiB)" if w.saves else w.change for w in verdict.ways_out[:3]
     )
     yield Hit(
-        f"The run does not fit: {_say(verdict, facts)}."
+        f"The run does not fit: {verdict.needs}."
         + (f" Ways out: {way}." if way else " Use a larger or a second device."),
         ("train.per_device_train_batch_size", "train.max_length"),
         _changes(verdict),
@@ -92,7 +83,7 @@ def memory_tight(model: ModelFacts, train: TrainFacts, hardware: HardwareFacts, 
     if fit(facts) == "tight":
         verdict = judge(facts)
         yield Hit(
-            f"The run may run out of memory: {_say(verdict, facts)}. Rehearse it on the longest examples first.",
+            f"The run may run out of memory: {verdict.needs}. Rehearse it on the longest examples first.",
             ("train.per_device_train_batch_size", "train.max_length"),
             _changes(verdict),
         )

@@ -146,6 +146,10 @@ def _finish(facts: Facts, trainer: Any, rows: list[Row], effective: Effective) -
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
+    for owner, name in ((trainer, "create_model_card"), (trainer.model, "create_or_update_model_card")):
+        if hasattr(owner, name):
+            # A card in every checkpoint, from a template that is compiled each time; the result gets one of our own.
+            setattr(owner, name, _no_card)
     if effective.dtype == "float32":
         # TRL stores the adapter of a quantised base in bfloat16; a float32 run keeps all of it in float32.
         for parameter in trainer.model.parameters():
@@ -155,6 +159,10 @@ def _finish(facts: Facts, trainer: Any, rows: list[Row], effective: Effective) -
     if optimizer is not None:
         trainer.optimizer = optimizer
     _account(facts, trainer, rows, effective.deviations)
+
+
+def _no_card(*_: Any, **__: Any) -> None:
+    """Write no model card."""
 
 
 def _account(facts: Facts, trainer: Any, rows: list[Row], deviations: list[str]) -> None:

@@ -16,14 +16,14 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._console = console
         self._bar: Any = None
         self._task: Any = None
-        self._began = 0.0
+        self._began: float | None = None
         self._first = 0
         self._loss = ""
         self._eval = ""
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Open the bar."""
-        self._began = time.monotonic()
+        self._began = None
         self._first = state.global_step
         if self._console.is_terminal:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -35,6 +35,11 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             )  # fmt: skip
             self._bar.start()
             self._task = self._bar.add_task("training", total=state.max_steps, completed=state.global_step, values="")
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """The time that is left is reckoned from the first step: an evaluation may come before it."""
+        if self._began is None:
+            self._began = time.monotonic()
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Move the bar."""
@@ -58,7 +63,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             return
         done = state.global_step - self._first
         left = ""
-        if done > 0:
+        if done > 0 and self._began is not None:
             seconds = (time.monotonic() - self._began) / done * (state.max_steps - state.global_step)
             left = f"  about {timedelta(seconds=round(seconds))} left"
         self._console.print(f"step {state.global_step}/{state.max_steps}  {line}{left}", markup=False, highlight=False)

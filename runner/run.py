@@ -12,7 +12,7 @@ from lora_advise.errors import LoraAdviseError
 from lora_advise.plan import Decision, Plan
 from lora_advise.run_facts import Run, read_run, write_run
 from lora_advise.runner.launch import launch, launch_command, main_process, needs_launch, processes
-from lora_advise.runner.quiet import quiet_libraries
+from lora_advise.runner.quiet import quiet_libraries, settled_heap
 from lora_advise.runner.run_folder import (
     CHECKPOINTS,
     DIAGNOSIS,
@@ -78,7 +78,7 @@ def train_here(
     console = console or Console()
     console.quiet = console.quiet or not main_process()
     began, before = time.monotonic(), _record_of(out) if resume else None
-    with quiet_libraries():
+    with settled_heap() as settle, quiet_libraries():
         from lora_advise.runner.job import make_job
         from lora_advise.runner.record import make_record, now
 
@@ -88,6 +88,7 @@ def train_here(
         except KeyboardInterrupt:
             console.print("Interrupted before the first step; nothing was written.")
             return RunOutcome(Run(outcome="interrupted", steps_done=0), out, INTERRUPTED)
+        settle()
         checkpoint = last_checkpoint(out) if resume else None
         if processes() == 1 and not resume:
             aside = claim_folder(plan, out, decisions)

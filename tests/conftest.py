@@ -11,8 +11,24 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take every core wait for one another
 
+TRAINING = (
+    "test_runner.py",
+    "test_runner_data.py",
+    "test_tiny_model.py",
+    "test_adapters.py",
+    "test_catalogue_modules.py",
+)
+"""What needs torch: one worker imports it and runs them all, the others run the rest meanwhile."""
+
 PREFIXES = ("HF_", "CUDA_", "GITHUB_", "TRANSFORMERS_")
 NAMES = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "CI", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+
+def pytest_collection_modifyitems(items):
+    """Keep the tests that need torch together."""
+    for item in items:
+        if item.path.name in TRAINING:
+            item.add_marker(pytest.mark.xdist_group("torch"))
 
 
 @pytest.fixture(autouse=True)

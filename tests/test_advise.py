@@ -281,7 +281,7 @@ def test_what_does_not_fit_is_said_before_the_settings() -> None:
     verdict = advice.memory[0]
     (warning,) = (note for note in advice.notes if note.kind == "warning")
     assert verdict.fit == "does not fit"
-    assert warning.text.startswith("Does not fit: the peak of a step is ")
+    assert warning.text.startswith(f"Does not fit: {verdict.needs}. ")
     assert warning.text.endswith(f"names {len(verdict.ways_out)} ways out.")
     assert warning.sources == verdict.estimate.sources
     assert not [note for note in advise("8B", "qa", gpu="H200").notes if note.kind == "warning"]

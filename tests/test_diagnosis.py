@@ -188,6 +188,16 @@ def test_few_points_cannot_tell_and_say_what_to_log(count: int) -> None:
     assert found.log_next
 
 
+def test_a_short_run_that_logged_every_step_is_told_to_train_longer() -> None:
+    run = run_of({"every": 1, "loss": [2.0, 1.9, 1.7, 1.6], "eval_loss": [2.0, 1.9, 1.8, 1.7]})
+    train = FACTS.train.changed({"logging_steps": 1, "eval_steps": 1, "max_steps": 4})
+    found = diagnose(FACTS.changed({"train": train}), run)
+    assert found.cause == "too_short"
+    assert [change.field for change in found.changes] == [None]
+    assert "at least 25" in found.changes[0].action
+    assert not [line for line in found.log_next if "_steps 1" in line]
+
+
 def test_a_policy_objective_is_not_judged() -> None:
     loss = [0.02 * math.sin(i) for i in range(60)]
     assert diagnose(None, run_of({"loss": loss})).cause == "not_a_likelihood"

@@ -1,0 +1,184 @@
+"""The report of ``lora-advise memory``: on a terminal, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lora_advise.facts import GIB
+from lora_advise.memory_report import AXES, GridCell, MemoryReport, span, title_of
+from lora_advise.report_bars import bar, fill_of, stretches
+from lora_advise.report_memory import memory_rows, part_rows, way_rows
+from lora_advise.report_page import Page
+from lora_advise.report_words import capital, gib, gib_band, plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_FITS = {"fits": "green", "tight": "yellow", "does not fit": "red"}
+BAR = 40
+"""Cells of the bar, which is the whole device."""
+NAMES = {"seq": "max length", "batch": "micro-batch", "r": "rank"}
+
+
+def headline(report: MemoryReport) -> tuple[tuple[str, str], ...]:
+    """Label and value of what is asked first."""
+    verdict = report.verdict
+    made = verdict.estimate
+    count = f"{verdict.count} x " if verdict.count > 1 else ""
+    sharding = f", {verdict.sharding}" if verdict.sharding != "none" else ""
+    return (
+        ("Stack", plain(made.stack)),
+        ("Device", plain(f"{count}{verdict.hardware}, {verdict.memory_gib:.4g} GiB each{sharding}")),
+        ("Verdict", f"{capital(verdict.fit)}: {plain(verdict.needs)}."),
+        ("Tensors", f"{gib(made.allocated)} (torch.cuda.max_memory_allocated)"),
+        ("Reserved", f"{gib_band(made.reserved)} (torch.cuda.max_memory_reserved)"),
+        ("nvidia-smi", f"{gib_band(made.device)}, with the CUDA context"),
+        ("Largest that fits", _largest(report)),
+        ("Host memory", f"{gib(made.host_load)} pass through it while the checkpoint loads"),
+        ("Adapter", f"{made.adapter_params:,} parameters, a file of {gib(made.adapter_file)}"),
+    )
+
+
+def _largest(report: MemoryReport) -> str:
+    verdict = report.verdict
+    batch = (
+        f"micro-batch {verdict.micro_batch:,} at this length"
+        if verdict.micro_batch
+        else "no micro-batch at this length"
+    )
+    length = f"{verdict.longest:,} tokens at micro-batch 1" if verdict.longest else "no length at micro-batch 1"
+    return f"{batch}; {length}"
+
+
+def print_forecast(report: MemoryReport, console: Console) -> None:
+    """Print the report on a terminal."""
+    page = Page(console)
+    page.put(page.text("Memory forecast", "bold"))
+    page.gap()
+    for label, value in headline(report):
+        page.field(label, value, _FITS[report.verdict.fit] if label == "Verdict" else "")
+    for words in report.assumed:
+        page.field("assumption", plain(words), "dim")
+    _print_parts(report, page)
+    _print_ways(report, page)
+    _print_stacks(report, page)
+    _print_grid(report, page)
+    page.print()
+
+
+def render(report: MemoryReport, width: int = 100) -> str:
+    """The report as plain text of that many columns, for files."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    buffer = StringIO()
+    print_forecast(report, Console(file=buffer, width=width, color_system=None, legacy_windows=False))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def _print_parts(report: MemoryReport, page: Page) -> None:
+    page.gap()
+    row = memory_rows((report.verdict,))[0]
+    cells = page.text("")
+    for stretch in stretches(row, BAR, page.unicode):
+        cells.append_text(page.text(stretch.cells))
+    page.put(cells)
+    grid = page.columns(2, 19, 28, None)
+    for part in part_rows(report.verdict):
+        grid.add_row(
+            page.text(fill_of(part.index, page.unicode) * 2), page.text(part.size.rjust(18)), page.text(part.label),
+            page.text(part.note, "dim"),
+        )  # fmt: skip
+    page.put(grid)
+
+
+def _print_ways(report: MemoryReport, page: Page) -> None:
+    if not report.verdict.ways_out:
+        return
+    page.heading("What lowers it, in this order")
+    grid = page.columns(3, None)
+    for place, way in enumerate(way_rows(report.verdict), 1):
+        enough = " Then it fits." if way.enough else ""
+        grid.add_row(page.text(f"{place}."), page.text(f"{way.change}: saves {way.saves}; costs {way.costs}.{enough}"))
+    page.put(grid)
+
+
+def _print_stacks(report: MemoryReport, page: Page) -> None:
+    if not report.stacks:
+        return
+    page.heading("The same run elsewhere")
+    page.put(page.text(span(report)))
+    page.gap()
+    grid = page.columns(14, 9, 13, 12, None)
+    grid.add_row(*(page.text(t, "dim") for t in ("stack", "tensors", "nvidia-smi", "fit", "because")))
+    for row in report.stacks:
+        grid.add_row(
+            page.text(title_of(row.framework)), page.text(gib(row.estimate.allocated).removesuffix(" GiB")),
+            page.text(gib_band(row.estimate.device).removesuffix(" GiB")), page.text(row.fit, _FITS[row.fit]),
+            page.text("; ".join(row.differs), "dim"),
+        )  # fmt: skip
+    page.put(grid)
+
+
+def _print_grid(report: MemoryReport, page: Page) -> None:
+    if not report.grid:
+        return
+    page.heading("Sweep: upper end of nvidia-smi in GiB (~ tight, ! does not fit)")
+    head, lines = grid_table(report.grid)
+    grid = page.columns(*(max(10, len(cell)) for cell in head))
+    for line in (head, *lines):
+        grid.add_row(*(page.text(cell) for cell in line))
+    page.put(grid, page.width)
+
+
+def grid_table(cells: tuple[GridCell, ...]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and lines of the sweep: the last axis runs across, the others down."""
+    names = [name for name in AXES if name in cells[0].values]
+    across = names[-1]
+    columns = list(dict.fromkeys(cell.values[across] for cell in cells))
+    head = (*(NAMES[name] for name in names[:-1]), *(f"{NAMES[across]} {value:,}" for value in columns))
+    lines: dict[tuple[int, ...], dict[int, str]] = {}
+    for cell in cells:
+        key = tuple(cell.values[name] for name in names[:-1])
+        mark = {"fits": "", "tight": " ~", "does not fit": " !"}[cell.fit]
+        lines.setdefault(key, {})[cell.values[across]] = f"{cell.device[1] / GIB:.1f}{mark}"
+    return head, [(*(f"{value:,}" for value in key), *(found[c] for c in columns)) for key, found in lines.items()]
+
+
+def markdown(report: MemoryReport) -> str:
+    """The report as Markdown."""
+    from lora_advise.report_markdown import escape
+
+    def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+        lines = [head, tuple("---" for _ in head), *rows]
+        return ["| " + " | ".join(line) + " |" for line in lines] + [""]
+
+    verdict = report.verdict
+    text = ["# Memory forecast", ""]
+    text += table(("what", "value"), [(label, escape(value)) for label, value in headline(report)])
+    text += [f"- assumption: {escape(plain(words))}" for words in report.assumed] + [""] * bool(report.assumed)
+    text += [f"`{bar(memory_rows((verdict,))[0], BAR)}` of {verdict.memory_gib:.4g} GiB", ""]
+    text += table(("part", "size", "note"), [(escape(p.label), p.size, escape(p.note)) for p in part_rows(verdict)])
+    ways = way_rows(verdict)
+    if ways:
+        text += ["## What lowers it, in this order", ""]
+        text += [
+            f"{place}. {escape(way.change)}: saves {way.saves}; costs {escape(way.costs)}.{' Then it fits.' * way.enough}"
+            for place, way in enumerate(ways, 1)
+        ] + [""]
+    rows = [
+        (title_of(s.framework), gib(s.estimate.allocated), gib_band(s.estimate.device), s.fit, "; ".join(s.differs))
+        for s in report.stacks
+    ]
+    if rows:
+        text += ["## The same run elsewhere", "", span(report), ""]
+        text += table(("stack", "tensors", "nvidia-smi", "fit", "because"), rows)
+    if report.grid:
+        text += [
+            "## Sweep: upper end of nvidia-smi in GiB (~ tight, ! does not fit)",
+            "",
+            *table(*grid_table(report.grid)),
+        ]
+    return "\n".join(text).rstrip() + "\n"
