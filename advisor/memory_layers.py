@@ -11,43 +11,48 @@ from lora_advise.memory_case import Case
 from lora_advise.memory_stack import Mode
 
 Coefficients = tuple[float, float, float]
+Layer = tuple[Coefficients, Coefficients]
+"""What a layer keeps without activation checkpointing, and the highest point of its recomputation and backward pass."""
 
-RETAINED: dict[Mode, Coefficients] = {
-    "amp": (16.1, 4.1, 8.0), "no-amp": (36.0, 4.1, 10.0), "bf16": (16.0, 4.0, 8.0), "nf4": (16.0, 4.0, 8.0),
-    "kbit": (20.0, 8.0, 12.0), "kbit-amp": (16.1, 4.1, 14.0),
-}  # fmt: skip
-"""Kept per layer without activation checkpointing, no dropout, all linear layers adapted."""
+ALL, ATTENTION = True, False
 
-HUMP: dict[Mode, Coefficients] = {
-    "amp": (19.9, 4.1, 12.1), "no-amp": (51.9, 4.2, 12.1), "bf16": (19.9, 4.1, 12.1), "nf4": (17.1, 5.5, 10.8),
-    "kbit": (3.4, 17.1, 27.4), "kbit-amp": (20.5, 13.1, 25.6),
-}  # fmt: skip
-"""Highest point of one layer's recomputation and backward pass."""
+_TRACED: dict[tuple[Mode, bool, bool], Layer] = {
+    ("amp", ALL, False): ((16.1, 4.1, 8.0), (19.9, 4.1, 12.1)),
+    ("amp", ALL, True): ((30.1, 4.1, 9.0), (41.9, 4.1, 11.1)),
+    ("no-amp", ALL, False): ((36.0, 4.1, 10.0), (51.9, 4.2, 12.1)),
+    ("no-amp", ALL, True): ((42.0, 4.1, 11.0), (57.9, 4.2, 17.1)),
+    ("no-amp", ATTENTION, False): ((28.0, 4.0, 6.0), (31.9, 4.1, 12.1)),
+    ("no-amp", ATTENTION, True): ((32.0, 4.0, 6.0), (35.9, 4.1, 12.1)),
+    ("bf16", ALL, False): ((16.0, 4.0, 8.0), (19.9, 4.1, 12.1)),
+    ("nf4", ALL, False): ((16.0, 4.0, 8.0), (17.1, 5.5, 10.8)),
+    ("kbit", ATTENTION, False): ((20.0, 8.0, 12.0), (3.4, 17.1, 27.4)),
+    ("kbit-amp", ALL, True): ((30.1, 4.1, 15.0), (20.5, 13.1, 25.6)),
+}
+"""Rows of the table: by precision, whether the MLP has adapters too, and whether they have dropout."""
 
-DROPOUT_RETAINED: dict[Mode, Coefficients] = {
-    "amp": (14.0, 0.0, 1.0), "no-amp": (6.0, 0.0, 1.0), "bf16": (14.0, 0.0, 1.0), "nf4": (14.0, 0.0, 1.0),
-    "kbit": (4.0, 0.0, 0.0), "kbit-amp": (14.0, 0.0, 1.0),
-}  # fmt: skip
-"""What adapter dropout adds: the dropped copy and a mask of one byte for every wrapped layer."""
+_DERIVED: dict[tuple[Mode, bool, bool], Layer] = {
+    # The product of a gated MLP is kept for the A of down_proj alone (2 B); the hump is the one with all adapters, an upper bound.
+    ("amp", ATTENTION, False): ((16.1, 4.1, 6.0), (19.9, 4.1, 12.1)),
+    ("amp", ATTENTION, True): ((30.1, 4.1, 7.0), (41.9, 4.1, 11.1)),
+    ("bf16", ATTENTION, False): ((16.0, 4.0, 6.0), (19.9, 4.1, 12.1)),
+    ("nf4", ATTENTION, False): ((16.0, 4.0, 6.0), (17.1, 5.5, 10.8)),
+    # Dropout adds to 16-bit layers what it adds under autocast: the dropped copy, and a mask of one byte.
+    # For nf4 a full trace of Mistral 7B gives 303,384 B a token (section 11), this row 306,278.
+    ("bf16", ALL, True): ((30.0, 4.0, 9.0), (41.9, 4.1, 11.1)),
+    ("bf16", ATTENTION, True): ((30.0, 4.0, 7.0), (41.9, 4.1, 11.1)),
+    ("nf4", ALL, True): ((30.0, 4.0, 9.0), (39.1, 5.5, 9.8)),
+    ("nf4", ATTENTION, True): ((30.0, 4.0, 7.0), (39.1, 5.5, 9.8)),
+    # Traced in one form only; the fp32 stream outweighs the rest.
+    ("kbit", ALL, False): ((20.0, 8.0, 12.0), (3.4, 17.1, 27.4)),
+    ("kbit", ALL, True): ((24.0, 8.0, 12.0), (3.4, 17.1, 27.4)),
+    ("kbit", ATTENTION, True): ((24.0, 8.0, 12.0), (3.4, 17.1, 27.4)),
+    ("kbit-amp", ALL, False): ((16.1, 4.1, 14.0), (20.5, 13.1, 25.6)),
+    ("kbit-amp", ATTENTION, False): ((16.1, 4.1, 14.0), (20.5, 13.1, 25.6)),
+    ("kbit-amp", ATTENTION, True): ((30.1, 4.1, 15.0), (20.5, 13.1, 25.6)),
+}
+"""What was not traced by itself, with its reason."""
 
-DROPOUT_HUMP: dict[Mode, Coefficients] = {
-    "amp": (22.0, 0.0, -1.0), "no-amp": (6.0, 0.0, 5.0), "bf16": (22.0, 0.0, -1.0), "nf4": (22.0, 0.0, -1.0),
-    "kbit": (0.0, 0.0, 0.0), "kbit-amp": (0.0, 0.0, 0.0),
-}  # fmt: skip
-"""The table's hump with dropout less the one without; for nf4 checked against a full trace (303,384 B/token on
-Mistral 7B, section 11: ours 306,278). The kbit-amp row was traced with dropout already."""
-
-ATTENTION_ONLY: dict[Mode, Coefficients] = {
-    "amp": (0.0, 0.0, -2.0), "no-amp": (-8.0, 0.0, -4.0), "bf16": (0.0, 0.0, -2.0), "nf4": (0.0, 0.0, -2.0),
-    "kbit": (0.0, 0.0, 0.0), "kbit-amp": (0.0, 0.0, 0.0),
-}  # fmt: skip
-"""What is not retained when the MLP has no adapters: its product, which only the A of down_proj would need."""
-
-ATTENTION_ONLY_HUMP: dict[Mode, Coefficients] = {
-    "amp": (0.0, 0.0, 0.0), "no-amp": (-20.0, -0.1, 0.0), "bf16": (0.0, 0.0, 0.0), "nf4": (0.0, 0.0, 0.0),
-    "kbit": (0.0, 0.0, 0.0), "kbit-amp": (0.0, 0.0, 0.0),
-}  # fmt: skip
-"""The same for the hump; other modes were traced with all linear layers only, so theirs is an upper bound."""
+LAYERS = _TRACED | _DERIVED
 
 QUERY_SHARE = 6 / 16
 """Share of the hidden-width terms that are really of width heads * head_dim: query, rotated query, attention output."""
@@ -60,7 +65,7 @@ EAGER_KEPT = 5.8
 
 def retained_per_token(case: Case) -> float:
     """Bytes that one layer keeps per token when activations are not checkpointed."""
-    a, b, c = _sum(case, RETAINED, DROPOUT_RETAINED, ATTENTION_ONLY)
+    a, b, c = _layer(case)[0]
     width = case.width
     base = a * _wide(case) + b * width.kv + c * (width.dense + width.expert * width.chosen)
     return base + _gathered(case) / 2
@@ -73,15 +78,14 @@ def hump_per_token(case: Case) -> float:
     for one expert's tokens; the grouped kernel of transformers 5 holds all of it for all chosen experts, and a gathered
     copy of the input and the output for each (section 9; the grouped form is arithmetic, not measured).
     """
-    a, b, c = _sum(case, HUMP, DROPOUT_HUMP, ATTENTION_ONLY_HUMP)
+    kept, (a, b, c) = _layer(case)
     width = case.width
     base = a * _wide(case) + b * width.kv + c * width.dense + _saved_inputs(case)
     if not width.expert:
         return base
     if case.stack.experts == "grouped":
         return base + c * width.expert * width.chosen + _gathered(case)
-    kept = _sum(case, RETAINED, DROPOUT_RETAINED, ATTENTION_ONLY)[2]
-    return base + width.expert * width.chosen * (kept + (c - kept) / max(1, width.experts))
+    return base + width.expert * width.chosen * (kept[2] + (c - kept[2]) / max(1, width.experts))
 
 
 def checkpoints_per_token(case: Case) -> int:
@@ -108,20 +112,8 @@ def attention_matrices(case: Case, rows: int, length: int) -> tuple[float, float
     return (2.0 * square if masked else 0.0), 0.0
 
 
-def _sum(
-    case: Case,
-    base: dict[Mode, Coefficients],
-    dropout: dict[Mode, Coefficients],
-    attention_only: dict[Mode, Coefficients],
-) -> Coefficients:
-    mode = case.stack.mode
-    a, b, c = base[mode]
-    if case.dropout:
-        a, b, c = a + dropout[mode][0], b + dropout[mode][1], c + dropout[mode][2]
-    if case.method != "full" and not case.all_targets:
-        less = attention_only[mode]
-        a, b, c = a + less[0], b + less[1], c + less[2]
-    return a, b, c
+def _layer(case: Case) -> Layer:
+    return LAYERS[case.stack.mode, case.all_targets or case.method == "full", case.dropout]
 
 
 def _saved_inputs(case: Case) -> float:

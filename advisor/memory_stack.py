@@ -92,7 +92,8 @@ def _name(facts: Facts, framework: str) -> str:
 def _mode(facts: Facts, framework: str) -> Mode:
     autocast = framework not in NO_AUTOCAST
     if facts.method == "qlora":
-        if framework in ("transformers", "peft"):
+        # FSDP flattens a layer's parameters, which must be of one dtype: nothing can be cast up.
+        if framework in ("transformers", "peft") and (facts.stack is None or facts.stack.sharding != "fsdp"):
             return "kbit-amp" if autocast else "kbit"
         return "nf4"
     if facts.method == "full" or framework in BF16_ADAPTERS:

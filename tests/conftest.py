@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,11 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take every core wait for one another
 
-TRAINING = (
-    "test_runner.py",
-    "test_runner_data.py",
-    "test_tiny_model.py",
-    "test_adapters.py",
-    "test_catalogue_modules.py",
-)
-"""What needs torch: one worker imports it and runs them all, the others run the rest meanwhile."""
+GROUPS = {
+    "training": ("test_runner.py", "test_runner_data.py", "test_tiny_model.py"),
+    "classes": ("test_adapters.py", "test_catalogue_modules.py"),
+}
+"""What needs torch, in two groups that each stay with one worker: every further process would import it again."""
 
 PREFIXES = ("HF_", "CUDA_", "GITHUB_", "TRANSFORMERS_")
 NAMES = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "CI", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
@@ -26,9 +25,10 @@ NAMES = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "CI", "TERM"
 
 def pytest_collection_modifyitems(items):
     """Keep the tests that need torch together."""
+    group_of = {name: group for group, names in GROUPS.items() for name in names}
     for item in items:
-        if item.path.name in TRAINING:
-            item.add_marker(pytest.mark.xdist_group("torch"))
+        if item.path.name in group_of:
+            item.add_marker(pytest.mark.xdist_group(group_of[item.path.name]))
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,25 @@ def clean_environment(monkeypatch):
         if name.startswith(PREFIXES) or name in NAMES:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+class CtrlC(io.StringIO):
+    """Somebody watches the lines of a run and presses Ctrl-C at the one that begins with ``at``."""
+
+    def __init__(self, at):
+        super().__init__()
+        self._at = at
+
+    def write(self, text):
+        if text.startswith(self._at):
+            signal.raise_signal(signal.SIGINT)
+        return super().write(text)
+
+
+@pytest.fixture
+def ctrl_c():
+    """A stream for the output of a run, made with the beginning of the line at which Ctrl-C is pressed."""
+    return CtrlC
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def test_a_wrong_input_ends_the_process_with_two() -> None:
     assert done.stdout == ""
 
 
-UNKNOWN = pytest.param('{"model_type": "nonsense"}', marks=pytest.mark.xdist_group("torch"))
+UNKNOWN = pytest.param('{"model_type": "nonsense"}', marks=pytest.mark.xdist_group("classes"))
 """transformers, which imports torch, is asked for a type that has no formula."""
 
 

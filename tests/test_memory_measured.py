@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,36 @@ def usable_rows():
             yield row, loop_facts(row), loop_stack(row)
 
 
+def sharded_rows():
+    """FSDP FULL_SHARD on 2 or 4 A100: all parameters of a layer are of one dtype, so nothing is upcast."""
+    for line in ROWS.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        if (
+            row["quality"] == "A"
+            and not row["oom"]
+            and row["gpus"] in (2, 4)
+            and "fms-acc" in row["source"]
+            and "foak" not in row["framework"]
+            and row["model"].split("/")[-1] in DIMENSIONS
+            and row["method"] in ("lora", "qlora")
+        ):
+            run, stack = fms_facts(row), fms_stack(row)
+            quantised = row["method"] == "qlora"
+            yield (
+                row,
+                run.changed(
+                    {
+                        "hardware": HardwareFacts(name="A100", memory_gib=80, count=row["gpus"]),
+                        "stack": StackFacts(framework="transformers", sharding="fsdp"),
+                        "quant": QuantFacts(load_in_4bit=True, bnb_4bit_quant_storage="bfloat16")
+                        if quantised
+                        else None,
+                    }
+                ),
+                replace(stack, mode="nf4", norm_bytes=2, residual_bytes=2, embedding_bytes=2) if quantised else stack,
+            )
+
+
 def facts(row, length, optim, attention):
     quant = QuantFacts(load_in_4bit=True) if row["method"] == "qlora" else None
     return Facts(
@@ -226,6 +257,14 @@ def test_peak_allocated_is_near_every_measured_run(comparisons, record_property)
     assert mean <= 1.0
     assert median <= 0.4
     assert found[-1] <= 4
+
+
+def test_sharded_runs_are_near_their_measured_peak():
+    found = sorted(abs(100 * (estimate(f, s).allocated / GIB / row["value_gib"] - 1)) for row, f, s in sharded_rows())
+    print(f"FSDP: {len(found)} rows, median {statistics.median(found):.2f} %, worst {found[-1]:.2f} %")
+    assert len(found) >= 30
+    assert statistics.median(found) <= 3
+    assert found[-1] <= 5
 
 
 def test_parts_add_up_on_every_measured_run(comparisons):

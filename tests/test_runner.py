@@ -523,23 +523,10 @@ def test_a_loss_that_is_no_number_fails_the_run(model: Path, tmp_path: Path) -> 
 LONG = {"max_steps": 12, "logging_steps": 1, "eval_steps": 6, "save_steps": 6}
 
 
-class CtrlC(io.StringIO):
-    """Somebody watches the lines of a run and presses Ctrl-C at the one that begins with ``at``."""
-
-    def __init__(self, at: str) -> None:
-        super().__init__()
-        self._at = at
-
-    def write(self, text: str) -> int:
-        if text.startswith(self._at):
-            signal.raise_signal(signal.SIGINT)
-        return super().write(text)
-
-
-def test_an_interrupted_run_goes_on_where_it_stopped(model: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_where_it_stopped(model: Path, tmp_path: Path, ctrl_c: Any) -> None:
     data = write(tmp_path / "train.jsonl", rows(96))
     plan = make_plan(model, data, train=LONG)
-    halted, said = run(plan, tmp_path / "out", stream=CtrlC("step 5/"))
+    halted, said = run(plan, tmp_path / "out", stream=ctrl_c("step 5/"))
     assert halted.exit_code == 130
     assert "--resume" in said
     stopped = read_run(tmp_path / "out" / "run.json")
