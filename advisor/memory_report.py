@@ -15,7 +15,7 @@ from lora_advise.section import Section
 
 MEMORY_VERSION = 1
 COMPARED = ("trl", "transformers", "unsloth", "axolotl", "llamafactory", "ms-swift", "torchtune")
-"""Stacks that a run is compared in, in the order of the table."""
+"""Stacks that a run is compared in, in the order of the table; the first two are transformers' own."""
 AXES = {
     "seq": "train.max_length", "batch": "train.per_device_train_batch_size", "r": "lora.r",
 }  # fmt: skip
@@ -63,11 +63,22 @@ def forecast(
     check_length(facts)
     if facts.train:
         check_optimizer(facts.train.optim, "train.optim")
-    compared = COMPARED if stack_of(facts).loss != "none" else ()
     return MemoryReport(
-        verdict=judge(facts), assumed=assumed, stacks=tuple(in_stack(facts, name) for name in compared),
+        verdict=judge(facts), assumed=assumed, stacks=tuple(in_stack(facts, name) for name in comparable(facts)),
         grid=sweep(facts, axes or {}),
     )  # fmt: skip
+
+
+def comparable(facts: Facts) -> tuple[str, ...]:
+    """The stacks whose behaviour with this run is known: no loss head, nothing to compare; 4-bit experts, two of them.
+
+    transformers 5 keeps experts as fused parameters, which bitsandbytes leaves in 16 bits. Unsloth, Axolotl and others
+    quantise them in ways of their own, which were not read.
+    """
+    if stack_of(facts).loss == "none":
+        return ()
+    fused = facts.model is not None and any(m.kind == "parameter" for m in facts.model.with_role("expert"))
+    return COMPARED[:2] if fused and facts.method == "qlora" else COMPARED
 
 
 def check_length(facts: Facts) -> None:

@@ -51,6 +51,14 @@ def _largest(report: MemoryReport) -> str:
     return f"{batch}; {length}"
 
 
+def cited(report: MemoryReport) -> str:
+    """Where the figures come from."""
+    found = dict.fromkeys(report.verdict.estimate.sources)
+    for row in report.stacks:
+        found |= dict.fromkeys(row.estimate.sources)
+    return f"Figures from: {', '.join(found)}. Read one with: lora-advise source {next(iter(found))}"
+
+
 def print_forecast(report: MemoryReport, console: Console) -> None:
     """Print the report on a terminal."""
     page = Page(console)
@@ -64,6 +72,8 @@ def print_forecast(report: MemoryReport, console: Console) -> None:
     _print_ways(report, page)
     _print_stacks(report, page)
     _print_grid(report, page)
+    page.gap()
+    page.put(page.text(cited(report), "dim"))
     page.print()
 
 
@@ -169,7 +179,13 @@ def markdown(report: MemoryReport) -> str:
             for place, way in enumerate(ways, 1)
         ] + [""]
     rows = [
-        (title_of(s.framework), gib(s.estimate.allocated), gib_band(s.estimate.device), s.fit, "; ".join(s.differs))
+        (
+            title_of(s.framework),
+            gib(s.estimate.allocated),
+            gib_band(s.estimate.device),
+            s.fit,
+            escape("; ".join(s.differs)),
+        )
         for s in report.stacks
     ]
     if rows:
@@ -181,4 +197,4 @@ def markdown(report: MemoryReport) -> str:
             "",
             *table(*grid_table(report.grid)),
         ]
-    return "\n".join(text).rstrip() + "\n"
+    return "\n".join([*text, cited(report)]) + "\n"

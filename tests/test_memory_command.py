@@ -80,6 +80,7 @@ def test_every_format_says_the_figures_of_the_json(form: str, tmp_path: Path) ->
     estimate = report["verdict"]["estimate"]
     assert f"{estimate['allocated'] / 2**30:.2f} GiB" in shown
     assert f"{estimate['adapter_params']:,}" in shown
+    assert "framework-memory-code" in shown
     for row in report["stacks"]:
         assert f"{row['estimate']['device'][1] / 2**30:.3g}"[:4] in shown
     assert memory(*words, "--format", form, "-o", str(tmp_path / "report"))[1] == ""
@@ -91,6 +92,12 @@ def test_what_does_not_fit_is_a_finding_with_ways_out() -> None:
     assert code == 1
     assert "Does not fit" in out
     assert "What lowers it, in this order" in out
+
+
+def test_four_bit_experts_are_compared_only_where_their_code_was_read() -> None:
+    quantised = found("--model", "Qwen3-30B-A3B", "--method", "qlora", "--gpu", "H100-80GB")
+    assert [row["framework"] for row in quantised["stacks"]] == ["trl", "transformers"]
+    assert len(found("--model", "Qwen3-30B-A3B", "--method", "lora", "--gpu", "H200")["stacks"]) == 7
 
 
 def test_a_classifier_has_no_loss_head_to_compare() -> None:
