@@ -23,6 +23,7 @@ PREFIXES = ("HF_", "CUDA_", "GITHUB_", "TRANSFORMERS_")
 NAMES = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "CI", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Keep the tests that need torch together."""
     group_of = {name: group for group, names in GROUPS.items() for name in names}
