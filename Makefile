@@ -9,4 +9,4 @@ lint:
 	python -m ruff format --check .
 
 test:
-	python -m pytest -n 2 --dist loadgroup
+	python -m pytest -n 2

@@ -23,13 +23,18 @@ PREFIXES = ("HF_", "CUDA_", "GITHUB_", "TRANSFORMERS_")
 NAMES = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "CI", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Keep the tests that need torch together."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests that need torch together. (xdist 3.8 does not find its own group marks under pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
     group_of = {name: group for group, names in GROUPS.items() for name in names}
-    for item in items:
-        if item.path.name in group_of:
-            item.add_marker(pytest.mark.xdist_group(group_of[item.path.name]))
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of.get(nodeid.split("::")[0].rsplit("/", 1)[-1], nodeid)
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -67,3 +67,12 @@ def test_an_unknown_type_never_runs_remote_code(tmp_path):
     with pytest.raises(LoraAdviseError, match="'evil'"):
         resolve_model(str(tmp_path))
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_type_that_transformers_does_not_know_is_one_sentence(tmp_path):
+    from lora_advise import advise
+    from lora_advise.errors import LoraAdviseError
+
+    (tmp_path / "config.json").write_text('{"model_type": "nonsense"}')
+    with pytest.raises(LoraAdviseError, match=r"config\.json: The model type 'nonsense' is unknown to transformers"):
+        advise(str(tmp_path), "qa")

@@ -101,11 +101,7 @@ def test_a_wrong_input_ends_the_process_with_two() -> None:
     assert done.stdout == ""
 
 
-UNKNOWN = pytest.param('{"model_type": "nonsense"}', marks=pytest.mark.xdist_group("classes"))
-"""transformers, which imports torch, is asked for a type that has no formula."""
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "llama"}', UNKNOWN, "\x00\x01", "null"])
+@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "llama"}', "\x00\x01", "null"])
 def test_a_broken_config_json(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     done = cli("--model", str(tmp_path), "--task", "qa")
