@@ -70,12 +70,13 @@ def forecast(
 
 
 def comparable(facts: Facts) -> tuple[str, ...]:
-    """The stacks whose behaviour with this run is known: no loss head, nothing to compare; 4-bit experts, two of them.
+    """The stacks whose behaviour with this run was read: supervised training of a language model; of 4-bit experts, two.
 
     transformers 5 keeps experts as fused parameters, which bitsandbytes leaves in 16 bits. Unsloth, Axolotl and others
     quantise them in ways of their own, which were not read.
     """
-    if stack_of(facts).loss == "none":
+    supervised = facts.task is None or facts.task.trainer == "sft"
+    if not supervised or stack_of(facts).loss == "none":
         return ()
     fused = facts.model is not None and any(m.kind == "parameter" for m in facts.model.with_role("expert"))
     return COMPARED[:2] if fused and facts.method == "qlora" else COMPARED

@@ -15,6 +15,8 @@ from lora_advise.report_words import capital, gib, gib_band, plain
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lora_advise.plan import MemoryEstimate
+
 _FITS = {"fits": "green", "tight": "yellow", "does not fit": "red"}
 BAR = 40
 """Cells of the bar, which is the whole device."""
@@ -31,12 +33,20 @@ def headline(report: MemoryReport) -> tuple[tuple[str, str], ...]:
         ("Stack", plain(made.stack)),
         ("Device", plain(f"{count}{verdict.hardware}, {verdict.memory_gib:.4g} GiB each{sharding}")),
         ("Verdict", f"{capital(verdict.fit)}: {plain(verdict.needs)}."),
-        ("Tensors", f"{gib(made.allocated)} (torch.cuda.max_memory_allocated)"),
-        ("Reserved", f"{gib_band(made.reserved)} (torch.cuda.max_memory_reserved)"),
-        ("nvidia-smi", f"{gib_band(made.device)}, with the CUDA context"),
+        *_figures(made),
         ("Largest that fits", _largest(report)),
         ("Host memory", f"{gib(made.host_load)} pass through it while the checkpoint loads"),
         ("Adapter", f"{made.adapter_params:,} parameters, a file of {gib(made.adapter_file)}"),
+    )
+
+
+def _figures(made: MemoryEstimate) -> tuple[tuple[str, str], ...]:
+    if made.reserved == made.device:  # host or unified memory: no CUDA context
+        return (("Tensors", gib(made.allocated)), ("Process", f"{gib_band(made.device)} beside the libraries"))
+    return (
+        ("Tensors", f"{gib(made.allocated)} (torch.cuda.max_memory_allocated)"),
+        ("Reserved", f"{gib_band(made.reserved)} (torch.cuda.max_memory_reserved)"),
+        ("nvidia-smi", f"{gib_band(made.device)}, with the CUDA context"),
     )
 
 

@@ -100,6 +100,13 @@ def test_four_bit_experts_are_compared_only_where_their_code_was_read() -> None:
     assert len(found("--model", "Qwen3-30B-A3B", "--method", "lora", "--gpu", "H200")["stacks"]) == 7
 
 
+def test_only_supervised_training_is_compared_and_a_cpu_has_no_cuda_figures() -> None:
+    assert found("--model", "8B", "--task", "kto", "--gpu", "H200")["stacks"] == []
+    shown = memory("--model", "0.5B", "--gpu", "cpu")[1]
+    assert "cuda" not in shown.lower()
+    assert "Process" in shown
+
+
 def test_a_classifier_has_no_loss_head_to_compare() -> None:
     assert found("--model", "roberta-base", "--task", "classification", "--gpu", "8GB")["stacks"] == []
 
