@@ -148,15 +148,19 @@ def data_facts(request: Request, task: TaskProfile) -> tuple[DataFacts, dict[str
 
 def hardware_facts(request: Request) -> tuple[HardwareFacts | None, Origin]:
     """The device that was named, or the local one; ``None`` where neither is known."""
-    from lora_advise.gpus import resolve_hardware
     from lora_advise.local_gpu import probe
 
-    if request.gpu is not None and request.gpu.strip().lower() == "cpu":
-        return cpu(), Origin.SET
-    named = resolve_hardware(request.gpu, request.gpus)
-    if named is not None:
-        return named, Origin.SET
-    return probe(), Origin.PROBED
+    named = named_hardware(request.gpu, request.gpus)
+    return (probe(), Origin.PROBED) if named is None else (named, Origin.SET)
+
+
+def named_hardware(gpu: str | None, gpus: str | None) -> HardwareFacts | None:
+    """The device of ``--gpu`` and ``--gpus``. Raises LoraAdviseError for one that is not known."""
+    from lora_advise.gpus import resolve_hardware
+
+    if gpu is not None and gpu.strip().lower() == "cpu":
+        return cpu()
+    return resolve_hardware(gpu, gpus)
 
 
 def cpu() -> HardwareFacts:

@@ -122,12 +122,16 @@ def console() -> Console:
 
 def deliver(advice: Advice, args: Namespace) -> None:
     """Render the report and write it to the file or to standard output."""
-    text: str = import_module(f"lora_advise.report_{args.format}").render(advice)
-    if args.output:
+    hand_over(import_module(f"lora_advise.report_{args.format}").render(advice), args.output)
+
+
+def hand_over(text: str, output: str | None) -> None:
+    """Write a finished report to a file, or print it."""
+    if output:
         from lora_advise.atomic_file import write_text
 
-        write_text(Path(args.output), text)
-        print(f"wrote {args.output}", file=sys.stderr)
+        write_text(Path(output), text)
+        print(f"wrote {output}", file=sys.stderr)
     else:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
 

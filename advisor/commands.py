@@ -81,7 +81,7 @@ def _lint(args: Namespace) -> int:
 
 
 def _memory(args: Namespace) -> int:
-    from lora_advise.cli import console
+    from lora_advise.cli import console, hand_over
     from lora_advise.memory_report import forecast, parse_grid
     from lora_advise.report_forecast import markdown, print_forecast, render
     from lora_advise.section import to_json
@@ -110,8 +110,8 @@ def _asked(args: Namespace) -> tuple[Facts, tuple[str, ...]]:
 
 def _planned(args: Namespace) -> tuple[Facts, tuple[str, ...]]:
     """The facts of a plan file, with the device and the settings that the flags put in their place."""
+    from lora_advise.advising import named_hardware
     from lora_advise.cli import overrides_of
-    from lora_advise.gpus import resolve_hardware
     from lora_advise.memory import with_method
     from lora_advise.memory_ways_out import apply
     from lora_advise.plan_file import read_plan
@@ -124,21 +124,11 @@ def _planned(args: Namespace) -> tuple[Facts, tuple[str, ...]]:
         raise LoraAdviseError("--batch: memory depends on the micro-batch; give --micro-batch with a plan.")
     if method := values.pop("method", None):
         facts = with_method(facts, method)
-    if hardware := resolve_hardware(args.gpu, args.gpus):
+    if hardware := named_hardware(args.gpu, args.gpus):
         values["hardware"] = hardware
     if args.framework:
         values["stack.framework"] = args.framework
     return apply(facts, values), ()
-
-
-def hand_over(text: str, output: str | None) -> None:
-    """Write a finished report to a file, or print it."""
-    if output is None:
-        sys.stdout.write(text)
-        return
-    from lora_advise.atomic_file import write_text
-
-    write_text(Path(output), text)
 
 
 def _rule(args: Namespace) -> int:

@@ -6,7 +6,7 @@ from itertools import product
 
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import GIB, Facts
-from lora_advise.memory import fit, judge
+from lora_advise.memory import estimate, fit, judge
 from lora_advise.memory_stack import TITLES, Stack, stack_of
 from lora_advise.memory_ways_out import apply
 from lora_advise.memory_weights import check_optimizer
@@ -87,15 +87,13 @@ def check_length(facts: Facts) -> None:
     most = facts.model.max_position_embeddings if facts.model else None
     if facts.model and facts.train and most and facts.train.max_length > most:
         raise LoraAdviseError(
-            f"--max-length: {facts.train.max_length:,} tokens are more than the {most:,} positions of {facts.model.name}; "
+            f"train.max_length: {facts.train.max_length:,} tokens are more than the {most:,} positions of {facts.model.name}; "
             "choose a shorter length."
         )
 
 
 def in_stack(facts: Facts, framework: str) -> StackForecast:
     """The run as that framework would do it, with its defaults."""
-    from lora_advise.memory import estimate
-
     there = apply(facts, {"stack.framework": framework})
     stack = stack_of(there)
     return StackForecast(
@@ -138,8 +136,6 @@ def parse_grid(words: list[str]) -> dict[str, tuple[int, ...]]:
 
 def sweep(facts: Facts, axes: dict[str, tuple[int, ...]]) -> tuple[GridCell, ...]:
     """Every combination of the axes, the rest of the run unchanged. Raises LoraAdviseError for too many."""
-    from lora_advise.memory import estimate
-
     combinations = list(product(*axes.values())) if axes else []
     if len(combinations) > CELLS:
         raise LoraAdviseError(f"--grid: {len(combinations):,} combinations are more than {CELLS}; name fewer values.")
@@ -152,6 +148,7 @@ def sweep(facts: Facts, axes: dict[str, tuple[int, ...]]) -> tuple[GridCell, ...
     for values in combinations:
         named = dict(zip(axes, values, strict=True))
         there = apply(facts, {AXES[name]: value for name, value in named.items()})
+        check_length(there)
         made = estimate(there)
         found.append(GridCell(values=named, fit=fit(there), allocated=made.allocated, device=made.device))
     return tuple(found)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from lora_advise.facts import GIB
 from lora_advise.memory_report import AXES, GridCell, MemoryReport, span, title_of
-from lora_advise.report_bars import bar, fill_of, stretches
+from lora_advise.report_bars import bar
 from lora_advise.report_memory import memory_rows, part_rows, way_rows
-from lora_advise.report_page import Page
+from lora_advise.report_page import FITS, Page, as_text, memory_bar, put_parts, put_ways
 from lora_advise.report_words import capital, gib, gib_band, plain
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from lora_advise.plan import MemoryEstimate
 
-_FITS = {"fits": "green", "tight": "yellow", "does not fit": "red"}
 BAR = 40
 """Cells of the bar, which is the whole device."""
 NAMES = {"seq": "max length", "batch": "micro-batch", "r": "rank"}
@@ -75,11 +74,15 @@ def print_forecast(report: MemoryReport, console: Console) -> None:
     page.put(page.text("Memory forecast", "bold"))
     page.gap()
     for label, value in headline(report):
-        page.field(label, value, _FITS[report.verdict.fit] if label == "Verdict" else "")
+        page.field(label, value, FITS[report.verdict.fit] if label == "Verdict" else "")
     for words in report.assumed:
         page.field("assumption", plain(words), "dim")
-    _print_parts(report, page)
-    _print_ways(report, page)
+    page.gap()
+    page.put(memory_bar(page, memory_rows((report.verdict,))[0], BAR))
+    put_parts(page, part_rows(report.verdict))
+    if report.verdict.ways_out:
+        page.heading("What lowers it, in this order")
+        put_ways(page, way_rows(report.verdict))
     _print_stacks(report, page)
     _print_grid(report, page)
     page.gap()
@@ -89,40 +92,7 @@ def print_forecast(report: MemoryReport, console: Console) -> None:
 
 def render(report: MemoryReport, width: int = 100) -> str:
     """The report as plain text of that many columns, for files."""
-    from io import StringIO
-
-    from rich.console import Console
-
-    buffer = StringIO()
-    print_forecast(report, Console(file=buffer, width=width, color_system=None, legacy_windows=False))
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
-
-
-def _print_parts(report: MemoryReport, page: Page) -> None:
-    page.gap()
-    row = memory_rows((report.verdict,))[0]
-    cells = page.text("")
-    for stretch in stretches(row, BAR, page.unicode):
-        cells.append_text(page.text(stretch.cells))
-    page.put(cells)
-    grid = page.columns(2, 19, 28, None)
-    for part in part_rows(report.verdict):
-        grid.add_row(
-            page.text(fill_of(part.index, page.unicode) * 2), page.text(part.size.rjust(18)), page.text(part.label),
-            page.text(part.note, "dim"),
-        )  # fmt: skip
-    page.put(grid)
-
-
-def _print_ways(report: MemoryReport, page: Page) -> None:
-    if not report.verdict.ways_out:
-        return
-    page.heading("What lowers it, in this order")
-    grid = page.columns(3, None)
-    for place, way in enumerate(way_rows(report.verdict), 1):
-        enough = " Then it fits." if way.enough else ""
-        grid.add_row(page.text(f"{place}."), page.text(f"{way.change}: saves {way.saves}; costs {way.costs}.{enough}"))
-    page.put(grid)
+    return as_text(lambda console: print_forecast(report, console), width)
 
 
 def _print_stacks(report: MemoryReport, page: Page) -> None:
@@ -136,7 +106,7 @@ def _print_stacks(report: MemoryReport, page: Page) -> None:
     for row in report.stacks:
         grid.add_row(
             page.text(title_of(row.framework)), page.text(gib(row.estimate.allocated).removesuffix(" GiB")),
-            page.text(gib_band(row.estimate.device).removesuffix(" GiB")), page.text(row.fit, _FITS[row.fit]),
+            page.text(gib_band(row.estimate.device).removesuffix(" GiB")), page.text(row.fit, FITS[row.fit]),
             page.text("; ".join(row.differs), "dim"),
         )  # fmt: skip
     page.put(grid)

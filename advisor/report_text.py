@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lora_advise.plan import Advice
-from lora_advise.report_bars import fill_of, stretches
-from lora_advise.report_page import Page
+from lora_advise.report_page import FITS, Page, as_text, memory_bar, put_parts, put_ways
 from lora_advise.report_rows import View, WhyRow
 from lora_advise.report_view import CONFIDENCE, view_of
 
@@ -14,9 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-_COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
 _KINDS = {"warning": "bold yellow", "assumption": "cyan", "advice": "green", "error": "bold red", "note": "dim"}
-_FITS = {"fits": "green", "tight": "yellow", "does not fit": "red"}
 _VERDICTS = {"agree": "green", "refine": "cyan", "disagree": "yellow", "unsupported": "red"}
 
 
@@ -47,14 +44,7 @@ def _print_details(view: View, page: Page, guides: bool) -> None:
 
 def render(advice: Advice, width: int = 100) -> str:
     """The full report as plain text of that many columns, for files."""
-    from io import StringIO
-
-    from rich.console import Console
-
-    buffer = StringIO()
-    console = Console(file=buffer, width=width, color_system=None, force_terminal=False, legacy_windows=False)
-    print_report(advice, console)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+    return as_text(lambda console: print_report(advice, console), width)
 
 
 def _print_head(view: View, page: Page) -> None:
@@ -100,21 +90,12 @@ def _print_memory(view: View, page: Page) -> None:
     grid = page.columns(device, 5, 12, bar + 1, None, 6, 8)
     grid.add_row(*(page.text(t, "dim") for t in ("device", "how", "fit", "", "peak, GiB", "micro", "longest")))
     for row in view.memory:
-        cells = page.text("")
-        for stretch in stretches(row, bar, page.unicode):
-            cells.append_text(page.text(stretch.cells, _cell_style(stretch.index)))
         grid.add_row(
-            page.text(row.device), page.text(row.method), page.text(row.fit, _FITS[row.fit]), cells,
+            page.text(row.device), page.text(row.method), page.text(row.fit, FITS[row.fit]), memory_bar(page, row, bar),
             page.text(row.peak.removesuffix(" GiB")), page.text(row.micro_batch), page.text(row.longest),
         )  # fmt: skip
     page.put(grid)
     page.put(page.text(view.memory_legend, "dim"))
-
-
-def _cell_style(index: int) -> str:
-    if index >= 0:
-        return _COLOURS[index % len(_COLOURS)]
-    return {-1: "white", -2: "dim", -3: "bold red"}[index]
 
 
 def _print_parts(view: View, page: Page) -> None:
@@ -122,23 +103,11 @@ def _print_parts(view: View, page: Page) -> None:
         return
     page.gap()
     page.put(page.text(f"{view.parts_title}:{_ids(view.memory_sources)}"))
-    grid = page.columns(2, 19, 28, None)
-    for part in view.parts:
-        grid.add_row(
-            page.text(fill_of(part.index, page.unicode) * 2, _cell_style(part.index)), page.text(part.size.rjust(18)),
-            page.text(part.label), page.text(part.note, "dim"),
-        )  # fmt: skip
-    page.put(grid)
+    put_parts(page, view.parts)
     if view.ways_out:
         page.gap()
         page.put(page.text("What lowers it, in this order:", "bold"))
-        grid = page.columns(3, None)
-        for place, way in enumerate(view.ways_out, 1):
-            enough = " Then it fits." if way.enough else ""
-            grid.add_row(
-                page.text(f"{place}."), page.text(f"{way.change}: saves {way.saves}; costs {way.costs}.{enough}")
-            )
-        page.put(grid)
+        put_ways(page, view.ways_out)
 
 
 def _print_linter(view: View, page: Page) -> None:

@@ -31,7 +31,7 @@ def cli(*words: str, cwd: Path | None = None, **env: str) -> subprocess.Complete
 
 def process(*words: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, as a user starts it."""
-    return subprocess.run([sys.executable, "-m", "lora_advise", *words], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "lora_advise", *words], capture_output=True, text=True, timeout=120)
 
 
 def test_the_question_of_the_readme() -> None:
@@ -201,5 +201,5 @@ def test_the_light_path_imports_nothing_heavy() -> None:
         "print([m for m in ('torch', 'transformers', 'peft', 'numpy', 'datasets', 'trl') if m in sys.modules])\n"
         "print(sorted({'rules', 'advisor', 'runner', 'templates'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n")[:2] == ["[]", "[]"], done.stderr

@@ -54,6 +54,7 @@ def test_the_plan_file_and_the_flags_give_one_forecast(tmp_path: Path) -> None:
         assert main([*QUESTION, "--task", "chat", "--gpu", "RTX4090", "--emit", plan, "--brief"]) == 0
     asked, planned = found(*QUESTION, "--gpu", "RTX4090"), found(plan)
     assert planned["verdict"] == asked["verdict"]
+    assert found(plan, "--gpu", "cpu")["verdict"]["hardware"] == "CPU"
     longer = found(plan, "--max-length", "4096", "--gpu", "24GB")
     assert longer["verdict"]["estimate"]["allocated"] > planned["verdict"]["estimate"]["allocated"]
     elsewhere = found(plan, "--framework", "axolotl")["verdict"]["estimate"]
@@ -118,6 +119,7 @@ def test_a_classifier_has_no_loss_head_to_compare() -> None:
         ([*QUESTION, "--gpu", "24GB", "--optim", "wonder"], "'wonder' is not an optimizer"),
         ([*QUESTION, "--grid", "seq"], "NAME=N,N"),
         ([*QUESTION, "--grid", "seq=0"], "whole numbers"),
+        ([*QUESTION, "--grid", "seq=1024,1000000"], "131,072 positions"),
         ([*QUESTION, "--grid", "heads=1"], "seq, batch, r"),
         ([*QUESTION, "--grid", "seq=" + ",".join(map(str, range(1, 600)))], "combinations"),
         (["--gpu", "24GB"], "--model"),

@@ -228,7 +228,7 @@ def test_the_line_is_the_right_one(sample, resolve):
     [
         ("a: &a [1,1]\nb: &b [*a,*a]\nc: [*b,*b]\n", "anchors and aliases"),
         ("a: &a [*a]\n", "anchors and aliases"),
-        ("[" * 4000 + "\n", "nested deeper than"),
+        ("[" * 4000 + "\n", "nested deeper than|maximum nesting depth"),
         ("x: " + "{a: " * 400 + "\n", "nested deeper than|not readable"),
         ("? [a, b]\n: 1\n", "a key must be a word"),
         ("\n\n", "no plan in it"),

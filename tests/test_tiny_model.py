@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
+import signal
 import subprocess
 import sys
 from itertools import islice
@@ -174,15 +174,23 @@ def test_twenty_steps_of_pretraining_teach_something_and_load_again(tmp_path) ->
 
 
 @pytest.mark.slow
-def test_the_one_shot_run_survives_ctrl_c_learns_the_skill_and_plain_peft_loads_it(loaded, ctrl_c, tmp_path) -> None:
+def test_the_one_shot_run_survives_ctrl_c_learns_the_skill_and_plain_peft_loads_it(loaded, tmp_path) -> None:
     peft = pytest.importorskip("peft", reason="the [run] extra is not installed")
     import torch
     from transformers import AutoModelForCausalLM
 
     words = ["--run", "--out", str(tmp_path / "run")]
-    with contextlib.redirect_stdout(ctrl_c("step 4/")) as said:
-        assert main(words) == 130
-    assert "--resume" in said.getvalue()
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-m", "lora_advise", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said = ""
+    for line in child.stdout:
+        said += line
+        if line.startswith("step 4/"):
+            child.send_signal(signal.SIGINT)
+    assert child.wait() == 130, said
+    assert "--resume" in said
+    assert "Traceback" not in said
     stopped = read_run(tmp_path / "run" / "run.json")
     assert (stopped.outcome, stopped.steps_done < 20) == ("interrupted", True)
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
@@ -197,6 +205,6 @@ def test_the_one_shot_run_survives_ctrl_c_learns_the_skill_and_plain_peft_loads_
     base = AutoModelForCausalLM.from_pretrained(str(builtin_model_path()), dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(base, str(tmp_path / "run" / "adapter")).eval()
     held_out, (_, tokenizer) = rows(builtin_data_paths()[1]), loaded
-    assert share_right(model, tokenizer, held_out) >= 0.75
+    assert share_right(model, tokenizer, held_out) >= 0.8
     with model.disable_adapter():
         assert share_right(model, tokenizer, held_out) == 0.0
