@@ -1,4 +1,4 @@
-"""Modules on which PEFT refuses an adapter. Read in peft 0.21.2, ``tuners/tuners_utils.py``."""
+"""Modules that are treated apart: those on which PEFT refuses an adapter (peft 0.21.2, ``tuners/tuners_utils.py``), new heads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ _MAMBA_TYPES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 _MAMBA_REFUSED = ("out_proj", "conv1d")
 """Modules on which PEFT refuses LoRA in these types (``_check_lora_target_modules_mamba``): their fused kernels read the
 bare weight, past the adapter."""
+
+NEW_HEADS = {
+    "deberta": ("pooler", "classifier"),
+    "deberta-v2": ("pooler", "classifier"),
+    "distilbert": ("pre_classifier", "classifier"),
+}
+"""Modules that transformers adds with random weights for sequence classification, where it is not just one layer."""
 
 
 def refused(model: ModelFacts, modules: tuple[LinearModule, ...]) -> tuple[LinearModule, ...]:

@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from lora_advise import __version__
+from lora_advise.advice_notes import cpu_notes, room_notes, say_assumptions
+from lora_advise.calibration import calibration_notes
 from lora_advise.draft import Draft
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import DataFacts, Facts, HardwareFacts, ModelFacts, Origin
-from lora_advise.overrides import SHORT, collect
-from lora_advise.plan import Advice, FindingView, MemoryVerdict, Note, Plan
+from lora_advise.overrides import SHORT, check_choices, collect
+from lora_advise.plan import Advice, FindingView, MemoryVerdict, Plan
 from lora_advise.request import Request
 from lora_advise.tasks import TaskProfile, resolve_task
 
@@ -35,19 +37,21 @@ def advise(  # noqa: PLR0913 - the flags of the command line
     profile: str = "balanced",
     because: str | None = None,
     compare_guides: bool = False,
+    price: float | None = None,
     **overrides: Any,
 ) -> Advice:
     """Advise on one fine-tuning run; keywords beyond the named ones are overrides (``r=64, lr=1e-4``).
 
-    Lengths are tokens, ``examples`` are rows. Raises LoraAdviseError for anything that cannot be judged.
+    Lengths are tokens, ``examples`` rows, ``price`` is for a GPU and hour. Raises LoraAdviseError for what cannot be judged.
     """
     from lora_advise.checked import FactError, checked
+    from lora_advise.throughput import check_price
 
     asked = {
         "model": model, "task": task, "data": data, "eval_data": eval_data, "examples": examples,
         "tokens_per_example": tokens_per_example, "completion_tokens": completion_tokens, "gpu": gpu,
         "gpus": None if gpus is None else str(gpus), "framework": framework, "profile": profile, "because": because,
-        "compare_guides": compare_guides, "overrides": collect(overrides, flag=str),
+        "compare_guides": compare_guides, "price": check_price(price), "overrides": collect(overrides, flag=str),
     }  # fmt: skip
     try:
         request = checked(Request, asked)
@@ -59,27 +63,34 @@ def advise(  # noqa: PLR0913 - the flags of the command line
 def answer(request: Request) -> Advice:
     """The full answer to one request. Raises LoraAdviseError for anything that cannot be judged."""
     from lora_advise.recommend import recommend
+    from lora_advise.throughput import forecast
 
     draft, related, known = prepare(request)
     plan, steps = recommend(draft)
     findings, skipped = opinion(plan)
     memory = memory_table(plan.facts, known)
+    time = forecast(plan.facts, request.price)
     return Advice(
         tool_version=__version__, command=command_of(request), plan=plan, decisions=tuple(draft.decisions), steps=steps,
-        memory=memory, notes=(*draft.notes, *room_notes(memory[0])), guides=guides_beside(plan, draft),
+        memory=memory, notes=(*draft.notes, *room_notes(memory[0]), *cpu_notes(plan.facts, steps), *calibration_notes(plan.facts.hardware)), guides=guides_beside(plan, draft),
         findings=findings, skipped_rules=skipped, related_models=related, next_steps=next_steps(request, plan),
+        time=None if isinstance(time, str) else time, no_time=time if isinstance(time, str) else "",
     )  # fmt: skip
 
 
 def prepare(request: Request) -> tuple[Draft, tuple[str, ...], bool]:
     """Resolve the request into a draft; also the other models it could have meant, and whether a device is known."""
-    from lora_advise.catalogue import resolve_model
+    from lora_advise import model_names as names
+    from lora_advise.catalogue import base_of, resolve_model
 
     task = resolve_task(request.task)
     model, related = resolve_model(request.model)
+    if task.family == "pretraining" and model.asked and names.parse_size(model.asked) is not None:
+        model, related = base_of(model, related)
     task = suited(task, model)
     data, origins = data_facts(request, task)
     hardware, origin = hardware_facts(request)
+    check_choices(request.overrides)
     framework = request.framework or "trl"
     if framework not in FRAMEWORKS:
         raise LoraAdviseError(f"--framework: {framework[:40]!r} is not known; use one of {', '.join(FRAMEWORKS)}.")
@@ -118,9 +129,13 @@ def data_facts(request: Request, task: TaskProfile) -> tuple[DataFacts, dict[str
     """What is known of the data: probed from the file, given by flags, or assumed for the task."""
     origins: dict[str, Origin] = {}
     if request.data is not None:
+        from lora_advise.data_format import unfit
         from lora_advise.data_probe import probe_data
+        from lora_advise.data_reader import shown_path
 
         facts = probe_data(request.data, request.eval_data, task.name)
+        if (why := unfit(shown_path(request.data), facts.format, task.trainer)) is not None:
+            raise LoraAdviseError(why)
         origins = {f"data.{name}": Origin.PROBED for name in ("examples", "tokens_per_example", "completion_tokens")}
     else:
         examples, tokens, completion = task.typical
@@ -159,6 +174,8 @@ def named_hardware(gpu: str | None, gpus: str | None) -> HardwareFacts | None:
     from lora_advise.gpus import resolve_hardware
 
     if gpu is not None and gpu.strip().lower() == "cpu":
+        if gpus is not None and str(gpus).strip() != "1":
+            raise LoraAdviseError(f"--gpus: {str(gpus)[:40]} with --gpu cpu; a CPU is one device, so leave --gpus out.")
         return cpu()
     return resolve_hardware(gpu, gpus)
 
@@ -170,56 +187,13 @@ def cpu() -> HardwareFacts:
     except (ValueError, OSError, AttributeError):
         ram = 8.0
     return HardwareFacts(
-        name="CPU",
-        memory_gib=round(ram, 2),
-        kind="cpu",
-        bf16=False,
-        fp8=False,
-        flash_attention_2=False,
+        name="CPU", memory_gib=round(ram, 2), kind="cpu", bf16=False, fp8=False, flash_attention_2=False,
         bitsandbytes_4bit=True,
-    )
+    )  # fmt: skip
 
 
 def _placeholder() -> HardwareFacts:
     return HardwareFacts(name="24 GB card", memory_gib=24.0)
-
-
-def say_assumptions(draft: Draft, related: tuple[str, ...]) -> None:
-    """Tell what was not given and what stands in for it."""
-    model, data = draft.model, draft.data
-    if model.asked and model.path is None:
-        others = f" Others of that name: {', '.join(related[:4])}." if related else ""
-        draft.note(
-            "assumption", f"{model.asked} is taken as {model.name} ({model.billions:.3g}B).{others}", "hub-metadata"
-        )
-    assumed = [
-        n
-        for n in ("examples", "tokens_per_example", "completion_tokens")
-        if draft.origins.get(f"data.{n}") is Origin.ASSUMED
-    ]
-    if assumed:
-        words = {"examples": f"{data.examples:,} examples", "tokens_per_example": f"{data.tokens_per_example:,} tokens each",
-                 "completion_tokens": f"{data.completion_tokens:,} of them in the completion"}  # fmt: skip
-        flags = ", ".join("--" + n.replace("_", "-") for n in assumed)
-        draft.note(
-            "assumption",
-            f"Assumed data: {', '.join(words[n] for n in assumed)}. Give --data FILE or {flags}.",
-            "convention",
-        )
-    if draft.origins["hardware"] is Origin.ASSUMED:
-        draft.note("assumption", f"No GPU was named or found: settings are for {draft.hardware.count} x {draft.hardware.name}, "
-                   "the smallest usual device that carries the run; the table shows the others. Give --gpu.", "memory-model")  # fmt: skip
-    if draft.framework != "trl":
-        draft.note("assumption", f"Memory is predicted for {draft.framework} as its source code reads; no run of it was measured.",
-                   "framework-memory-code")  # fmt: skip
-    if data.duplicates:
-        draft.note(
-            "warning",
-            f"{data.duplicates:,} of {data.examples:,} rows are exact duplicates: remove them first.",
-            "diagnosis-corpus",
-        )
-    if data.empty:
-        draft.note("warning", f"{data.empty:,} rows have an empty answer: they teach nothing.", "arithmetic")
 
 
 def memory_table(facts: Facts, known: bool) -> tuple[MemoryVerdict, ...]:
@@ -227,16 +201,6 @@ def memory_table(facts: Facts, known: bool) -> tuple[MemoryVerdict, ...]:
     from lora_advise.hardware_choice import ladder, methods_on
 
     return methods_on(facts) if known else methods_on(facts) + ladder(facts)
-
-
-def room_notes(verdict: MemoryVerdict) -> tuple[Note, ...]:
-    """What must be known before the settings when the plan does not fit its device, or only just."""
-    if verdict.fit == "fits":
-        return ()
-    said = "A tight fit" if verdict.fit == "tight" else "Does not fit"
-    ways = len(verdict.ways_out)
-    out = f" The memory forecast names {ways} way{'s' * (ways != 1)} out." if ways else ""
-    return (Note(kind="warning", text=f"{said}: {verdict.needs}.{out}", sources=verdict.estimate.sources),)
 
 
 def opinion(plan: Plan) -> tuple[tuple[FindingView, ...], tuple[str, ...]]:
@@ -268,6 +232,7 @@ def command_of(request: Request) -> str:
         "--data": request.data, "--eval-data": request.eval_data, "--examples": request.examples,
         "--tokens-per-example": request.tokens_per_example, "--completion-tokens": request.completion_tokens,
         "--gpu": request.gpu, "--gpus": request.gpus, "--framework": request.framework,
+        "--price": None if request.price is None else f"{request.price:.12g}",
         "--profile": request.profile if request.profile != "balanced" else None,
     }  # fmt: skip
     for flag, value in plain.items():

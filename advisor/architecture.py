@@ -14,7 +14,9 @@ from lora_advise.facts import LinearModule, ModelFacts
 from lora_advise.package_data import read_json
 
 LARGEST = 10**9
-"""No dimension or layer count of a real model comes near this."""
+"""No dimension of a real model comes near this."""
+MANY = 10_000
+"""No real model has as many layers, experts or heads; the largest of the catalogue have 126, 512 and 128."""
 
 _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -81,18 +83,25 @@ def _value(key: str, default: Any, flat: dict[str, Any], values: dict[str, int],
     for candidate in names:
         found = flat.get(candidate if "." in candidate else head + candidate)
         if isinstance(found, (bool, int)) or (isinstance(found, float) and found.is_integer()):
-            if not 0 <= found <= LARGEST:
+            if not 0 <= found <= _largest(key):
                 raise LoraAdviseError(f"{place} says {key} = {found}, which no model has: correct that key.")
             return int(found)
         if found is None and isinstance(default, int) and (candidate if "." in candidate else head + candidate) in flat:
             return 0
     if isinstance(default, str):
         return evaluate(default, values, place)
+    stated = next((flat[n] for n in (c if "." in c else head + c for c in names) if n in flat), None)
+    if stated is not None and default is None:
+        raise LoraAdviseError(f"{place} says {key} = {str(stated)[:40]!r}, which is no whole number: correct that key.")
     if default is None:
         raise LoraAdviseError(
             f"{place} does not say {key}, which the size of the model needs: add that key to the config.json."
         )
     return int(default)
+
+
+def _largest(key: str) -> int:
+    return MANY if any(word in key for word in ("layer", "expert", "heads", "blocks")) else LARGEST
 
 
 _SPELLINGS: dict[str, tuple[str, ...]] = {
@@ -213,6 +222,12 @@ def facts_of(
     attends = any(m.role == "attention" for m in modules)
     heads, hidden = (size["num_attention_heads"] or 0) * attends, size["hidden_size"] or 0
     latent = dimension(flat, "qk_nope_head_dim")
+    groups = size["num_key_value_heads"]
+    if heads and groups and heads % groups:
+        raise LoraAdviseError(
+            f"{path or name} has {heads} attention heads for {groups} key-value heads, which do not divide them evenly: "
+            "correct num_key_value_heads."
+        )
     head_dim = (size["head_dim"] or hidden // heads) if heads else 0
     if latent is not None:
         head_dim = latent + (dimension(flat, "qk_rope_head_dim") or 0)

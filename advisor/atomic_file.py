@@ -23,6 +23,26 @@ def write_text(path: str | Path, text: str) -> None:
         raise LoraAdviseError(f"{path}: cannot write it: {_why(target, error)}.") from None
 
 
+def keep_aside(path: Path, text: str) -> Path | None:
+    """Copy the file there to ``NAME.old-N`` unless it holds that text already; returns where it went, None for no copy.
+
+    Raises LoraAdviseError where the copy cannot be made, so that nothing is overwritten without it.
+    """
+    import shutil
+
+    target = Path(os.path.realpath(path))
+    try:
+        if not target.is_file() or (target.stat().st_size == len(text.encode()) and target.read_bytes() == text.encode()):
+            return None
+        number = 1
+        while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+            number += 1
+        shutil.copy2(target, aside)
+    except OSError as error:
+        raise LoraAdviseError(f"{path}: the file there cannot be kept aside: {_why(path, error)}.") from None
+    return aside
+
+
 def _write(path: Path, text: str) -> None:
     target = Path(os.path.realpath(path))
     mode: int | None = None

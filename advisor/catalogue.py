@@ -11,6 +11,7 @@ from typing import Any
 from lora_advise import model_names as names
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import LinearModule, ModelFacts
+from lora_advise.model_kernels import STORED
 from lora_advise.package_data import read_json, read_text
 
 Row = dict[str, Any]
@@ -59,7 +60,7 @@ def facts(model_id: str, asked: str | None = None) -> ModelFacts:
         has_audio=any(m[4] == "audio" for m in entry["modules"]),
         variant=entry.get("variant") if own else names.variant_in(model_id) or entry.get("variant"),
         license=entry.get("license") if own or _owner(model_id) == _owner(entry["id"]) else None,
-        template=entry.get("template"), family=entry.get("family"),
+        template=entry.get("template"), family=entry.get("family"), checkpoint_quantization=STORED.get(model_id),
         modules=tuple(LinearModule(**dict(zip(_COLUMNS, m, strict=True))) for m in entry["modules"]),
         **known,
     )  # fmt: skip
@@ -99,6 +100,13 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def _is_folder(asked: str) -> bool:
+    try:
+        return Path(asked).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
 def _from_path(path: Path) -> ModelFacts:
     from lora_advise.config_json import read_config
 
@@ -109,12 +117,14 @@ def _from_path(path: Path) -> ModelFacts:
 def _from_config(config: dict[str, Any], name: str, path: str | None = None) -> ModelFacts:
     """By formulas where the type has them, by the catalogue's model of the same dimensions, else by the real class."""
     from lora_advise.architecture import from_config, layout_of
+    from lora_advise.config_json import stored_as
 
     known_type = isinstance(config.get("model_type"), str)
     twin = _same_dimensions(config) if known_type and layout_of(config) is None else None
+    stored = {"checkpoint_quantization": stored_as(config)}
     if twin is None:
-        return from_config(config, name, path)
-    return facts(twin).changed({"name": name, "path": path, "license": None, "variant": None})
+        return from_config(config, name, path).changed(stored)
+    return facts(twin).changed({"name": name, "path": path, "license": None, "variant": None, **stored})
 
 
 def _same_dimensions(config: dict[str, Any]) -> str | None:
@@ -194,8 +204,20 @@ def _siblings(model_id: str) -> tuple[str, ...]:
     return tuple(i for i in index() if i != model_id and names.stem(i) == stem)
 
 
+def base_of(model: ModelFacts, related: tuple[str, ...]) -> tuple[ModelFacts, tuple[str, ...]]:
+    """The base model of the same size and family where the catalogue has one, and the others; else what was given."""
+    found = next((i for i in _siblings(model.name) if _owner(i) == _owner(model.name) and facts(i).variant == "base"), None)
+    if model.variant == "base" or found is None:
+        return model, related
+    return facts(found, model.asked), (model.name, *(i for i in related if i != found))
+
+
 def _from_hub(asked: str) -> ModelFacts:
     """An unlisted ``owner/name`` from the Hub. Raises LoraAdviseError with the closest names."""
+    if _is_folder(asked):
+        raise LoraAdviseError(
+            f"The folder {asked} has no config.json: give a folder that was saved with save_pretrained, or a model id."
+        )
     if asked.count("/") == 1 and not asked.startswith((".", "/", "~")) and all(asked.split("/")):
         from lora_advise.hub import config_from_hub
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from argparse import Namespace
 from importlib import import_module
@@ -47,6 +48,7 @@ def ask(args: Namespace) -> int:
     """Answer the question, write what was asked for, and run it if told to."""
     from lora_advise.advising import answer
 
+    check_output(args)
     if args.run:
         from lora_advise.commands import require_training
 
@@ -65,6 +67,15 @@ def ask(args: Namespace) -> int:
     return 0
 
 
+def check_output(args: Namespace) -> None:
+    """Refuse what no report can be, before the work is done. Raises LoraAdviseError."""
+    if args.brief and args.format == "json":
+        raise LoraAdviseError("--brief: the JSON report is for programs and always whole; drop --brief or choose another --format.")
+    for flag, value in (("-o", args.output), ("--emit", args.emit)):
+        if value is not None and not value.strip():
+            raise LoraAdviseError(f"{flag}: the name of the file is empty; give one.")
+
+
 def request_of(args: Namespace) -> Request:
     """The request that the flags make. Raises LoraAdviseError for flags that cannot be."""
     from lora_advise.request import Request
@@ -81,7 +92,16 @@ def request_of(args: Namespace) -> Request:
             raise LoraAdviseError(f"--{flag.replace('_', '-')}: {value} must be at least {least}.")
     names = ("model", "task", "data", "eval_data", "examples", "tokens_per_example", "completion_tokens", "gpu", "gpus",
              "framework", "profile", "because", "compare_guides")  # fmt: skip
-    return Request(**{name: getattr(args, name) for name in names}, overrides=overrides)
+    return Request(**{name: getattr(args, name) for name in names}, overrides=overrides, price=price_of(args))
+
+
+def price_of(args: Namespace) -> float | None:
+    """The price of ``--price``. Raises LoraAdviseError for one that cannot be."""
+    if args.price is None:
+        return None
+    from lora_advise.throughput import check_price
+
+    return check_price(args.price)
 
 
 def overrides_of(args: Namespace) -> dict[str, Any]:
@@ -99,6 +119,10 @@ def fill_builtin(args: Namespace) -> None:
 
     args.model = str(builtin_model_path())
     args.task = args.task or "qa"
+    if args.gpu is None and args.gpus is None:
+        from lora_advise.local_gpu import probe
+
+        args.gpu = None if probe() else "cpu"
     if args.data is None:
         train, held_out = builtin_data_paths()
         args.data, args.eval_data = str(train), str(held_out)
@@ -121,8 +145,9 @@ def console() -> Console:
 
 
 def deliver(advice: Advice, args: Namespace) -> None:
-    """Render the report and write it to the file or to standard output."""
-    hand_over(import_module(f"lora_advise.report_{args.format}").render(advice), args.output)
+    """Render the report and write it to the file or to standard output. Raises LoraAdviseError for a brief JSON."""
+    report = import_module(f"lora_advise.report_{args.format}")
+    hand_over(report.render(advice, brief=True) if args.brief else report.render(advice), args.output)
 
 
 def hand_over(text: str, output: str | None) -> None:
@@ -131,18 +156,21 @@ def hand_over(text: str, output: str | None) -> None:
         from lora_advise.atomic_file import write_text
 
         write_text(Path(output), text)
-        print(f"wrote {output}", file=sys.stderr)
+        print(_plain(f"wrote {output}"), file=sys.stderr)
     else:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
 def emit(advice: Advice, path: str) -> None:
-    """Write the plan file."""
-    from lora_advise.atomic_file import write_text
+    """Write the plan file; what lay there is kept beside it, since it may have been edited."""
+    from lora_advise.atomic_file import keep_aside, write_text
     from lora_advise.plan_file import write_plan
 
-    write_text(Path(path), write_plan(advice.plan, advice.decisions))
-    print(f"wrote {path}; train with: lora-advise run {path}", file=sys.stderr)
+    text = write_plan(advice.plan, advice.decisions)
+    aside = keep_aside(Path(path), text)
+    write_text(Path(path), text)
+    kept = f"; the older file is kept as {aside}" if aside else ""
+    print(_plain(f"wrote {path}{kept}; train with: lora-advise run {shlex.quote(path)}"), file=sys.stderr)
 
 
 def _closest(word: str) -> str:

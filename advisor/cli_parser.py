@@ -13,6 +13,7 @@ COMMANDS: dict[str, str] = {
     "diagnose": "judge a training log: healthy, unstable, overfit, underfit",
     "lint": "judge a plan file",
     "memory": "predict the peak memory of a run: parts, verdict, ways out, other stacks, a sweep",
+    "doctor": "check this machine: versions, devices, disk, the calibration, what stops a command",
     "rule": "explain a rule of the linter",
     "models": "list the models of the catalogue",
     "gpus": "list the GPUs of the catalogue",
@@ -76,6 +77,9 @@ def _question(parser: Parser) -> None:
     group.add_argument("--gpus", metavar="N", help="how many, or count and name (2xRTX4090)")
     group.add_argument(
         "--framework", metavar="F", help="trl (default), axolotl, llamafactory, unsloth, ms-swift, torchtune"
+    )
+    group.add_argument(
+        "--price", metavar="X", help="price of one GPU for an hour, in any currency: tells what the run costs"
     )
     group.add_argument(
         "--profile", choices=("safe", "balanced"), default="balanced", help="safe lowers the learning rate by a third"
@@ -158,11 +162,13 @@ def command_parser(name: str) -> Parser:
     elif name == "memory":
         add("plan", nargs="?", metavar="PLAN", help="a plan file; without one, the question's flags")
         add("--grid", nargs="+", default=[], metavar="AXIS=N,N", help="sweep: seq=1024,2048 batch=1,2,4 r=8,16")
-        add("--format", choices=("text", "markdown", "json"), default="text")
+        add("--format", choices=("text", "markdown", "html", "svg", "json"), default="text")
         add("-o", "--output", metavar="FILE", help="write the report there instead of to the terminal")
         _question(parser)
         _overrides(parser)
         parser.set_defaults(run=False, compare_guides=False)
+    elif name == "doctor":
+        add("--format", choices=("text", "json"), default="text")
     elif name == "rule":
         add("rule", nargs="?", metavar="NAME", help="name or code of a rule")
         add("--all", action="store_true", help="every rule, a line each")
@@ -183,6 +189,7 @@ _EXAMPLES = {
     "diagnose": "lora-advise diagnose outputs/checkpoint-500/trainer_state.json",
     "lint": "lora-advise lint lora-advise.yaml",
     "memory": "lora-advise memory --model 8B --method qlora --gpu RTX4090 --grid seq=1024,2048,4096 batch=1,2,4",
+    "doctor": "lora-advise doctor --format json",
     "rule": "lora-advise rule scale-times-rate-diverges",
     "models": "lora-advise models qwen3",
     "gpus": "lora-advise gpus 4090",

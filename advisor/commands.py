@@ -19,7 +19,7 @@ def run_command(name: str, args: Namespace) -> int:
     """Run one command by name."""
     return {
         "run": _run, "diagnose": _diagnose, "lint": _lint, "memory": _memory, "rule": _rule, "models": _models, "gpus": _gpus,
-        "tasks": _tasks, "source": _source, "schema": _schema, "completion": _completion,
+        "tasks": _tasks, "source": _source, "schema": _schema, "completion": _completion, "doctor": _doctor,
     }[name](args)  # fmt: skip
 
 
@@ -81,18 +81,22 @@ def _lint(args: Namespace) -> int:
 
 
 def _memory(args: Namespace) -> int:
-    from lora_advise.cli import console, hand_over
+    from lora_advise.cli import console, hand_over, price_of
     from lora_advise.memory_report import forecast, parse_grid
     from lora_advise.report_forecast import markdown, print_forecast, render
     from lora_advise.section import to_json
 
     axes = parse_grid(args.grid)
     facts, assumed = _planned(args) if args.plan else _asked(args)
-    report = forecast(facts, axes, assumed)
+    report = forecast(facts, axes, assumed, price_of(args))
     if args.format == "text" and not args.output:
         print_forecast(report, console())
     elif args.format == "json":
         hand_over(to_json(report, indent=2), args.output)
+    elif args.format in ("html", "svg"):
+        from importlib import import_module
+
+        hand_over(import_module(f"lora_advise.report_forecast_{args.format}").render(report), args.output)
     else:
         hand_over(render(report) if args.format == "text" else markdown(report), args.output)
     return 1 if report.verdict.fit == "does not fit" else 0
@@ -211,6 +215,22 @@ def _completion(args: Namespace) -> int:
         choices.add_parser(name, help=text, parents=[command_parser(name)], add_help=False, conflict_handler="resolve")
     print(shtab.complete(parser, args.shell))
     return 0
+
+
+def _doctor(args: Namespace) -> int:
+    from lora_advise.doctor import examine
+
+    found = examine()
+    if args.format == "json":
+        from lora_advise.section import to_json
+
+        print(to_json(found, indent=2), end="")
+    else:
+        from lora_advise.cli import console
+        from lora_advise.report_doctor import print_doctor
+
+        print_doctor(found, console())
+    return found.exit_code
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[object, ...]], none: str) -> None:

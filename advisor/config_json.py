@@ -36,7 +36,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], Path]:
 def parse_config(raw: bytes, place: str) -> dict[str, Any]:
     """The config as an object. Raises LoraAdviseError for anything but a JSON object."""
     try:
-        config = json.loads(raw.decode("utf-8"))
+        config = json.loads(raw.decode("utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise LoraAdviseError(
             f"{place} is not valid JSON ({error}): give the config.json that was saved with the model."
@@ -46,3 +46,20 @@ def parse_config(raw: bytes, place: str) -> dict[str, Any]:
             f"{place} holds a JSON {type(config).__name__}, not an object: give the model's config.json."
         )
     return config
+
+
+def stored_as(config: dict[str, Any]) -> str | None:
+    """How the checkpoint of this config stores its weights: its ``quant_method``, None for plain 16 or 32 bits.
+
+    bitsandbytes in 8 bits is named ``bitsandbytes-8bit``, since only the 4-bit kind is what QLoRA trains on.
+    """
+    given = config.get("quantization_config")
+    if not isinstance(given, dict):
+        return None
+    method = given.get("quant_method")
+    eight = given.get("load_in_8bit") is True
+    if method is None and (eight or given.get("load_in_4bit") is True):
+        method = "bitsandbytes"
+    if not isinstance(method, str) or not method.isprintable() or not 0 < len(method) <= 40:
+        return "an unnamed format"
+    return "bitsandbytes-8bit" if method == "bitsandbytes" and eight else method

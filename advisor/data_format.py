@@ -21,6 +21,18 @@ Format = Literal[
     "classification",
 ]
 
+TRAINED_ON: dict[str, tuple[Format, ...]] = {
+    "sft": ("messages", "sharegpt", "alpaca", "prompt-completion", "text"),
+    "dpo": ("preference",),
+    "orpo": ("preference",),
+    "simpo": ("preference",),
+    "reward": ("preference",),
+    "kto": ("unpaired-preference", "preference"),
+    "grpo": ("prompt", "prompt-completion", "alpaca"),
+    "classification": ("classification",),
+}
+"""Formats that each trainer of the runner reads; a trainer that is missing here is not run by it."""
+
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "context", "source")
 ANSWERS = ("completion", "response", "output", "answer", "answers", "target", "reply")
 LABELS = ("label", "labels", "class", "category", "target")
@@ -58,6 +70,17 @@ class Example:
     sizes: Sizes
     key: int
     label: str | None = None
+
+
+def unfit(path: str, found: str | None, trainer: str) -> str | None:
+    """Why this trainer cannot be trained on data of that format, with the way out; None where it can."""
+    wanted = TRAINED_ON.get(trainer, ())
+    if found in wanted or not wanted:
+        return None
+    said = f"{path}: holds {found} data, and the {trainer} trainer needs {' or '.join(wanted)} data; "
+    if found == "classification" and trainer == "sft":
+        return said + "name the text prompt and its label completion, or take an encoder such as FacebookAI/roberta-base."
+    return said + "name another task with --task or another file with --data."
 
 
 class UnfitRowError(Exception):

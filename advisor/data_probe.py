@@ -54,7 +54,7 @@ def probe_data(path: str, eval_path: str | None, task: str) -> DataFacts:
             found = _format(path, place, row, task)
         tally.add(_example(path, place, row, found))
     if not tally.lengths:
-        raise LoraAdviseError(f"{shown_path(path)}: {'every row is empty' if tally.empty else 'holds no rows'}.")
+        raise LoraAdviseError(f"{shown_path(path)}: {_nothing(found, tally.empty)}.")
     if eval_path is not None:
         _check_evaluation(eval_path, task, path, found)
     count, ordered = len(tally.lengths), sorted(tally.lengths)
@@ -65,6 +65,17 @@ def probe_data(path: str, eval_path: str | None, task: str) -> DataFacts:
         p99_tokens=max(1, ordered[ceil(0.99 * count) - 1]), max_tokens=max(1, ordered[-1]),
         labels=len(tally.labels) or None, duplicates=count - len(tally.keys), empty=tally.empty, tokens_estimated=True,
     )  # fmt: skip
+
+
+def _nothing(found: Format | None, empty: int) -> str:
+    """Why no row can be trained on."""
+    if not empty:
+        return "holds no rows"
+    if found in ("messages", "sharegpt"):
+        return f"none of its {empty:,} conversations has an assistant's turn with text, so there is no answer to learn"
+    if found in ("text", "prompt"):
+        return f"every one of its {empty:,} rows is empty"
+    return f"every one of its {empty:,} rows lacks an answer, so there is nothing to learn"
 
 
 def _format(path: str, place: str, row: Row, task: str) -> Format:

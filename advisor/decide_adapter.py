@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from math import ceil, log2
 
+from lora_advise.adapter_limits import NEW_HEADS
 from lora_advise.draft import Draft
+from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import LinearModule
+from lora_advise.report_words import counted
 
 SERVED_RANKS = (8, 16, 32, 64, 128, 256)
 """Ranks that we propose: powers of two that vLLM accepts as max_lora_rank (vllm-lora)."""
@@ -14,17 +17,30 @@ WIDE_RANK_TASKS = ("continued-pretraining", "language-transfer", "domain-adaptat
 """Tasks whose rank may grow to 256; elsewhere the cap is 128 (biderman-2024, unsloth-cpt)."""
 
 
-NEW_HEADS = {
-    "deberta": ("pooler", "classifier"),
-    "deberta-v2": ("pooler", "classifier"),
-    "distilbert": ("pre_classifier", "classifier"),
-}
-"""Modules that transformers adds with random weights for sequence classification, where it is not just one layer."""
-
-
 def params_per_rank(modules: tuple[LinearModule, ...]) -> int:
     """Adapter parameters that one unit of rank costs: the sum of (d_in + d_out) over the adapted matrices."""
     return sum(m.lora_params(1) for m in modules)
+
+
+def exceeds_capacity(draft: Draft, targets: tuple[LinearModule, ...]) -> bool:
+    """Whether the supervised tokens are more than the largest adapter that we would take can hold (lwr-2025)."""
+    return _capacity(draft, targets) > _cap(draft, targets)
+
+
+def _capacity(draft: Draft, targets: tuple[LinearModule, ...]) -> float:
+    """Ranks that the supervised tokens need at 2 bits a parameter and 1 bit a token; 0 where a pair teaches one bit."""
+    if draft.task.family in ("preference", "rl"):
+        return 0.0
+    return draft.data.examples * draft.data.completion_tokens / (2 * max(1, params_per_rank(targets)))
+
+
+def _cap(draft: Draft, targets: tuple[LinearModule, ...]) -> int:
+    """The highest rank: that of the task, halved until the adapter has no more than half the weights that it adapts."""
+    cap = 256 if draft.task.name in WIDE_RANK_TASKS else 128
+    weights = sum(module.weights for module in targets)
+    while cap > 8 and cap * max(1, params_per_rank(targets)) > weights / 2:  # beyond that, tune the model itself
+        cap //= 2
+    return cap
 
 
 def decide_rank(draft: Draft, targets: tuple[LinearModule, ...]) -> int:
@@ -32,16 +48,12 @@ def decide_rank(draft: Draft, targets: tuple[LinearModule, ...]) -> int:
     task, data = draft.task, draft.data
     per_rank = max(1, params_per_rank(targets))
     learned = data.examples * data.completion_tokens
-    capacity = 0.0 if task.family in ("preference", "rl") else learned / (2 * per_rank)
-    cap = 256 if task.name in WIDE_RANK_TASKS else 128
-    weights = sum(module.weights for module in targets)
-    while cap > 8 and cap * per_rank > weights / 2:  # a larger adapter than that is no saving: tune the model itself
-        cap //= 2
+    capacity, cap = _capacity(draft, targets), _cap(draft, targets)
     rank = max(task.rank_floor, 2 ** ceil(log2(capacity)) if capacity > 1 else 1)
     rank = min(max(8, rank), cap)
-    small = data.examples < 300 and rank > 16
-    if small:
-        rank = 16
+    most = 8 if data.examples < 50 and task.family != "rl" else 16 if data.examples < 300 else cap
+    small = rank > most
+    rank = min(rank, most)
     because = (
         f"{task.label} starts at {task.rank_floor}; {_tokens(learned)} supervised tokens need "
         f"{'fewer than 8' if capacity < 8 else f'about {capacity:,.0f}'} ranks at 2 bits a parameter and 1 bit a token "
@@ -50,7 +62,7 @@ def decide_rank(draft: Draft, targets: tuple[LinearModule, ...]) -> int:
     if capacity == 0.0:
         because = f"{task.label} carries about one bit per episode or pair, so capacity never binds; 8 to 32 is ample."
     if small:
-        because += f" With {data.examples} examples more than 16 buys nothing."
+        because += f" With {counted(data.examples, 'example')} more than {most} buys nothing."
     if capacity > cap:
         because += f" The data exceed what rank {cap} can hold: expect slower learning than full fine-tuning."
         draft.note("warning", f"{_tokens(learned)} supervised tokens exceed the capacity of a rank-{cap} adapter "
@@ -63,7 +75,18 @@ def decide_rank(draft: Draft, targets: tuple[LinearModule, ...]) -> int:
         confidence="derived" if capacity > task.rank_floor else "convention",
         flips="Held-out loss that stays high while the effective rank of the update nears r; ten times the data.",
     )  # fmt: skip
+    _check_rank(draft, int(value), targets)
     return int(value)
+
+
+def _check_rank(draft: Draft, rank: int, targets: tuple[LinearModule, ...]) -> None:
+    """Raise LoraAdviseError for a rank that no adapted matrix can have."""
+    widest = max((min(m.d_in, m.d_out) for m in targets), default=0)
+    if "lora.r" in draft.overrides and widest and rank > widest and draft.overrides.get("method") != "full":
+        raise LoraAdviseError(
+            f"--r: {rank} is more than the smaller side of every adapted matrix of {draft.model.name} ({widest:,}), beyond "
+            "which a rank has no meaning; choose 8 to 256."
+        )
 
 
 def decide_alpha(draft: Draft, rank: int) -> None:
@@ -99,7 +122,7 @@ def decide_regularisers(draft: Draft, epochs: float) -> None:
     dropout, why = 0.0, "No gain has been shown once epochs are few; zero also keeps fused kernels available."
     plain = task.family in ("sft", "classification") and model.billions < 30
     if plain and epochs >= 3 and data.examples < 500:
-        dropout, why = 0.1, f"{data.examples} examples seen {epochs:g} times: the upper end of what recipes use."
+        dropout, why = 0.1, f"{counted(data.examples, 'example')} seen {epochs:g} times: the upper end of what recipes use."
     elif plain and (epochs >= 3 or (data.examples < 2_000 and model.billions <= 13)):
         dropout, why = 0.05, "Little data or several passes on a model below 30B: the value of QLoRA's recipes."
     draft.decide(

@@ -38,8 +38,10 @@ def decide_length(draft: Draft) -> None:
         length = max(128, 64 * ceil((data.tokens_per_example - data.completion_tokens) * 2 / 64))
         because = "Twice the mean prompt; completions have their own limit."
     limit = model.max_position_embeddings
+    if limit and draft.task.family == "rl":
+        limit //= 2  # the other half is for the completion
     if limit and length > limit:
-        draft.note("warning", f"The data ask for {length:,} tokens, {model.name} takes {limit:,}: longer examples are cut.",
+        draft.note("warning", f"The data ask for {length:,} tokens, {model.name} takes {limit:,}{' beside a completion' if draft.task.family == 'rl' else ''}: longer {'prompts' if draft.task.family == 'rl' else 'examples'} are cut.",
                    "arithmetic")  # fmt: skip
         length, because = limit, because + f" Cut to the model's context of {limit:,}."
     draft.decide(
@@ -72,6 +74,14 @@ def decide_masking(draft: Draft) -> None:
         value = "assistant"
     elif draft.data.format in ("prompt-completion", "alpaca") and value == "assistant":
         value = "completion"
+    if task.trainer in ("classification", "reward"):
+        scored = task.trainer == "reward"
+        draft.decide(
+            "train.loss_on", "data", "Loss on", value, shown="the preferred answer's score" if scored else "the class",
+            because="One score per answer; no token is predicted." if scored else "One label per text; no token is predicted.",
+            sources=("trl-code" if scored else "transformers-code",), confidence="derived", flips="Nothing: it is what the head computes.",
+        )  # fmt: skip
+        return
     why = {
         "completion": "Loss on the answer only: the prompt is given at inference, and learning it gained nothing "
         "(38.6 against 37.5 MMLU).",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from lora_advise.draft import Draft
 from lora_advise.facts import Facts, HardwareFacts, LoraFacts, Method, QuantFacts, Sharding, StackFacts, TrainFacts
+from lora_advise.model_kernels import DEQUANTIZED, OWN, attention_refused, foreign_format
 from lora_advise.plan import Fit
 
 SMALL = 1.5
@@ -15,6 +16,10 @@ SMALL = 1.5
 
 HEADROOM = 0.92
 """Share of a device that the top of the forecast may take before a method counts as tight: lengths vary (memory-model)."""
+
+
+OVERFLOWING = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
+"""Model types whose activations pass 65,504, the largest fp16 number: T5 and its kin (transformers keeps ``wo`` in fp32)."""
 
 
 class Candidate(NamedTuple):
@@ -90,9 +95,12 @@ def quantization(draft: Draft, candidate: Candidate) -> QuantFacts:
 def decide_precision(draft: Draft) -> None:
     """Number format, checkpointing and attention kernel: what the device can do, and what saves memory at no loss."""
     on_cpu = draft.hardware.kind == "cpu"
-    dtype = "float32" if on_cpu else "float16" if draft.fp16_only else "bfloat16"
+    overflows = draft.fp16_only and draft.model.model_type in OVERFLOWING
+    dtype = "float32" if on_cpu or overflows else "float16" if draft.fp16_only else "bfloat16"
     why = {
-        "float32": "The CPU computes in 32 bits.",
+        "float32": "The CPU computes in 32 bits."
+        if on_cpu
+        else f"{draft.hardware.name} has no bf16, and {draft.model.model_type} was trained in it: its activations overflow in fp16.",
         "float16": f"{draft.hardware.name} has no bf16; fp16 needs a loss scaler and half the rate.",
         "bfloat16": "The range of 32-bit floats in 16 bits: no loss scaler, no fp16 overflow.",
     }
@@ -100,26 +108,59 @@ def decide_precision(draft: Draft) -> None:
         "train.dtype", "precision", "Precision", dtype, because=why[dtype],
         sources=("dettmers-2023", "gpu-datasheets"), confidence="derived", flips="A device of another generation.",
     )  # fmt: skip
+    roomy = on_cpu and _fits_without_checkpointing(draft)
     draft.decide(
-        "train.activation_checkpointing", "precision", "Checkpointing", not on_cpu,
-        because="Off on the CPU: time is short there, memory is not."
-        if on_cpu
+        "train.activation_checkpointing", "precision", "Checkpointing", not roomy,
+        because="Off: every activation fits into this machine's memory, and time is what a CPU lacks."
+        if roomy
         else "Keeps one tensor per layer instead of a dozen, for about a third more compute.",
         sources=("memory-model", "trl-code"), confidence="derived", flips="A device with room for every activation: off is faster.",
     )  # fmt: skip
+    decide_attention(draft)
+
+
+def _fits_without_checkpointing(draft: Draft) -> bool:
+    """Whether the unquantized base fits with every activation kept, so that memory does not force a worse method."""
+    draft.values["train.activation_checkpointing"] = False
+    found = comfort(assemble(draft, candidates(draft, draft.overrides.get("method"))[0])) == "fits"
+    del draft.values["train.activation_checkpointing"]
+    return found
+
+
+def decide_attention(draft: Draft) -> None:
+    """PyTorch's fused attention, or the plain one where transformers' class of this model has nothing else."""
+    kind = draft.model.model_type
+    kernel, because = "sdpa", "PyTorch's fused attention: no S x S matrix and nothing to install."
+    flips = "Packing, or very long sequences: flash_attention_2 where it is installed."
+    if attention_refused(kind, "sdpa"):
+        kernel = "eager"
+        because = f"The classes of transformers for {kind} have no fused attention and refuse sdpa."
+        flips = "A release of transformers that adds it."
+        if not attention_refused(kind, "flash_attention_2") and draft.hardware.flash_attention_2:
+            flips = f"flash-attn installed: flash_attention_2 is the only fused attention of {kind}."
     draft.decide(
-        "train.attn_implementation", "precision", "Attention", "sdpa",
-        because="PyTorch's fused attention: no S x S matrix and nothing to install.",
-        sources=("transformers-code", "memory-model"), confidence="derived",
-        flips="Packing, or very long sequences: flash_attention_2 where it is installed.",
+        "train.attn_implementation", "precision", "Attention", kernel, because=because,
+        sources=("transformers-code", "memory-model"), confidence="derived", flips=flips,
     )  # fmt: skip
 
 
 def decide_method(draft: Draft) -> tuple[Candidate, int]:
     """The best method that fits the device, and the largest micro-batch with it."""
-    from lora_advise import memory
-
+    ours = _best(draft, None)
     forced = draft.overrides.get("method")
+    candidate, fit = _best(draft, forced) if forced else ours
+    draft.decide(
+        "method", "method", "Method", ours[0].method, shown=_method_name(draft, candidate),
+        because=_why_method(draft, candidate, fit),
+        sources=("raschka-2023", "litgpt-measured", "dettmers-2023", "memory-model"), confidence="derived",
+        flips=_method_flip(draft, candidate, fit),
+    )  # fmt: skip
+    _say_stored(draft, candidate)
+    return candidate, 1 if fit == "does not fit" else _micro_batch(draft, candidate)
+
+
+def _best(draft: Draft, forced: str | None) -> tuple[Candidate, Fit]:
+    """The first way to run that fits with room to spare; else the first that is tight; else the last that was tried."""
     best: tuple[Candidate, Fit] | None = None
     rank = {"fits": 0, "tight": 1, "does not fit": 2}
     for candidate in candidates(draft, forced):
@@ -128,16 +169,33 @@ def decide_method(draft: Draft) -> tuple[Candidate, int]:
             best = (candidate, fit)
         if fit == "fits":
             break
-    candidate, fit = best or (Candidate("lora", draft.overrides.get("stack.sharding", "none")), "does not fit")
-    draft.decide(
-        "method", "method", "Method", candidate.method, shown=_method_name(candidate, draft.hardware.count),
-        because=_why_method(draft, candidate, fit),
-        sources=("raschka-2023", "litgpt-measured", "dettmers-2023", "memory-model"), confidence="derived",
-        flips=_method_flip(draft, candidate, fit),
-    )  # fmt: skip
-    facts = assemble(draft, candidate)
-    micro = memory.largest_micro_batch(facts) if fit != "does not fit" else 1
-    return candidate, max(1, micro)
+    return best or (Candidate("lora", draft.overrides.get("stack.sharding", "none")), "does not fit")
+
+
+def _micro_batch(draft: Draft, candidate: Candidate) -> int:
+    """The largest power of two that leaves the room by which methods are judged, so that naming it changes nothing."""
+    from lora_advise import memory
+
+    micro = max(1, memory.largest_micro_batch(assemble(draft, candidate)))
+    if "train.per_device_train_batch_size" in draft.overrides:
+        return micro
+    while micro > 1 and comfort(assemble(draft, candidate, micro=micro)) != "fits":
+        micro //= 2
+    return micro
+
+
+def _say_stored(draft: Draft, candidate: Candidate) -> None:
+    """What a checkpoint that is published below 16 bits means for this run."""
+    model, stored = draft.model, draft.model.checkpoint_quantization
+    if not foreign_format(stored):
+        return
+    if stored in DEQUANTIZED:
+        text = f"{model.name} is published in {stored}: the run turns it into 16-bit weights while it loads ({2 * model.billions:,.0f} GB)."
+    else:
+        text = f"{model.name} is stored in {stored}; plan and forecast are for 16-bit weights: name the model that it was made from."
+    if candidate.method == "qlora":
+        text += " QLoRA cannot start from it: transformers refuses to quantize a quantized checkpoint again."
+    draft.note("warning" if candidate.method == "qlora" or stored not in DEQUANTIZED else "assumption", text, "checkpoint-formats")
 
 
 def comfort(facts: Facts) -> Fit:
@@ -160,6 +218,8 @@ def candidates(draft: Draft, forced: str | None) -> list[Candidate]:
     if forced:
         shardings: list[Sharding] = [plain, "fsdp"] if many else [plain]
         order = [(forced, s) for s in shardings]  # type: ignore[misc]
+    elif draft.model.checkpoint_quantization == OWN:
+        order = [(m, s) for m, s in order if m == "qlora"]
     elif not four_bits_possible(draft):
         order = [(m, s) for m, s in order if m != "qlora"]
     if forced_sharding:
@@ -173,28 +233,54 @@ def four_bits_possible(draft: Draft) -> bool:
         return False
     if draft.model.kind == "encoder" or draft.model.billions <= SMALL:
         return False
+    if foreign_format(draft.model.checkpoint_quantization):
+        return False
     return not draft.model.model_type.startswith("qwen3_5")
 
 
-def _method_name(candidate: Candidate, count: int) -> str:
-    name = {"lora": "LoRA, 16-bit base", "qlora": "QLoRA, 4-bit NF4 base", "full": "full fine-tuning"}[candidate.method]
+def _bits(draft: Draft) -> str:
+    return "32-bit" if draft.values.get("train.dtype") == "float32" else "16-bit"
+
+
+def _method_name(draft: Draft, candidate: Candidate) -> str:
+    count = draft.hardware.count
+    name = {"lora": f"LoRA, {_bits(draft)} base", "qlora": "QLoRA, 4-bit NF4 base", "full": "full fine-tuning"}[candidate.method]
     spread = {"none": "", "ddp": f", a replica on each of {count} GPUs", "fsdp": f", sharded over {count} GPUs (FSDP)"}
     return name + spread.get(candidate.sharding, f", {candidate.sharding} over {count} GPUs")
 
 
 def _why_method(draft: Draft, candidate: Candidate, fit: str) -> str:
-    device = f"{draft.hardware.name} ({draft.hardware.memory_gib:.0f} GiB)"
-    each = "each " if draft.hardware.count > 1 else ""
+    device = ("each " if draft.hardware.count > 1 else "") + f"{draft.hardware.name} ({draft.hardware.memory_gib:.0f} GiB)"
+    stored, plain = draft.model.checkpoint_quantization, f"{_bits(draft)} LoRA"
     if draft.overrides.get("method"):
-        return f"Your choice; on {each}{device} it {_fits(fit)}."
+        return f"Your choice; on {device} it {_fits(fit)}."
+    if stored == OWN:
+        return f"The checkpoint is a 4-bit base already; it {_fits(fit)} on {device}."
     if candidate.method == "lora":
         if draft.model.kind == "encoder" or draft.model.billions <= SMALL:
-            return f"At {draft.model.billions:.2g}B parameters 4 bits save nothing; 16-bit LoRA {_fits(fit)} on {each}{device}."
-        return f"16-bit LoRA {_fits(fit)} on {each}{device}; 4 bits would cost 39 to 50 % more time for nothing."
+            return f"At {draft.model.billions:.2g}B parameters 4 bits save nothing; {plain} {_fits(fit)} on {device}."
+        if foreign_format(stored):
+            return f"A checkpoint in {stored} cannot be quantized again; {plain} {_fits(fit)} on {device}."
+        if fit != "fits":
+            return f"{plain} {_fits(fit)} on {device}, and 4-bit weights are not to be had for this model or device."
+        return f"{plain} {_fits(fit)} on {device}; 4 bits would cost 39 to 50 % more time for nothing."
+    slower = "more time" if draft.hardware.kind == "cpu" else "39 to 50 % more time"
     return (
-        f"16-bit LoRA does not fit {each}{device} with room to spare; 4-bit weights take a quarter, at 39 to 50 % more time "
-        f"and a small loss. This {_fits(fit)}."
+        f"{plain} {_room_for_lora(draft, candidate)} {device}; 4-bit weights take "
+        f"{'an eighth' if _bits(draft) == '32-bit' else 'a quarter'}, at {slower} and a small loss. This {_fits(fit)}."
+        + (" In fp16 only about 80 % of 7B QLoRA runs finished: watch for NaN." if draft.values.get("train.dtype") == "float16" else "")
     )
+
+
+def _room_for_lora(draft: Draft, candidate: Candidate) -> str:
+    """How the unquantized base stands on the device: spread as the chosen candidate is, or in the plain way."""
+    from lora_advise import memory
+
+    facts = assemble(draft, Candidate("lora", candidate.sharding))
+    if (fit := memory.fit(facts)) != "fits":
+        return "does not fit" if fit == "does not fit" else "fits only tightly on"
+    top = memory.estimate(facts).device[1]
+    return f"fits with only {100 * max(0.0, 1 - top / memory.capacity(draft.hardware)):.0f} % to spare on"
 
 
 def _fits(fit: str) -> str:

@@ -8,6 +8,7 @@ from lora_advise.decide_method import optimizer_for
 from lora_advise.draft import Draft, show
 from lora_advise.facts import LoraFacts, Method
 from lora_advise.rates import format_lr, round_lr
+from lora_advise.report_words import counted
 
 REFERENCE_ALPHA = 32
 """The alpha at which the task table states its rates (tinker-sweep, lwr-2025)."""
@@ -56,9 +57,10 @@ def _factors(draft: Draft, lora: LoraFacts, method: Method, steps: int) -> tuple
     if draft.profile == "safe":
         factor *= 0.67
         words.append("x 0.67 for --profile safe")
-    if sft and steps < 100 and draft.task.family != "pretraining":
+    # A batch of one or two takes a lower rate, about as much as a short run takes a higher one.
+    if sft and steps < 100 and draft.task.family != "pretraining" and draft.values.get("effective_batch", 4) > 2:
         factor *= 1.5
-        words.append(f"x 1.5 for only {steps} steps")
+        words.append(f"x 1.5 for only {counted(steps, 'step')}")
     if draft.values.get("train.dtype") == "float16":
         factor *= 0.5
         words.append("x 0.5 in fp16")
@@ -104,8 +106,8 @@ def decide_schedule(draft: Draft, rate: float, steps: int, method: Method) -> No
     share = 0.1 if rate >= 3e-4 and draft.data.examples < 1_000 else 0.05 if draft.model.kind == "encoder" else 0.03
     warmup = min(max(5, round(share * steps)), 100, steps // 5)
     draft.decide(
-        "train.warmup_steps", "rate", "Warmup", warmup, shown=f"{warmup} steps",
-        because=f"{share:.0%} of {steps:,} steps, at least 5 and at most 100, never more than a fifth of the run.",
+        "train.warmup_steps", "rate", "Warmup", warmup, shown=counted(warmup, "step"),
+        because=f"{share:.0%} of {counted(steps, 'step')}, at least 5 and at most 100, never more than a fifth of the run.",
         sources=("biderman-2024", "unsloth-guide"), confidence="convention", flips="Loss spikes in the first steps: 5 to 10 %.",
     )  # fmt: skip
     optim = optimizer_for(draft, method)
@@ -151,8 +153,12 @@ def decide_beta(draft: Draft) -> None:
         because="Eight completions per prompt: the group's mean is the baseline.", sources=("trl-code", "tinker-docs"),
         confidence="convention", flips="Rewards that are almost always equal within a group: 16.",
     )  # fmt: skip
-    length = max(256, 64 * -(-draft.data.completion_tokens * 2 // 64))
+    length, because = max(256, 64 * -(-draft.data.completion_tokens * 2 // 64)), "Twice the mean completion, so few are cut."
+    context, prompt = draft.model.max_position_embeddings, int(draft.values["train.max_length"])
+    if context and length + prompt > context:
+        length = max(1, context - prompt)
+        because = f"What the context of {context:,} tokens leaves beside a prompt of {prompt:,}."
     draft.decide(
-        "train.max_completion_length", "data", "Max completion", length, because="Twice the mean completion, so few are cut.",
+        "train.max_completion_length", "data", "Max completion", length, because=because,
         sources=("arithmetic",), confidence="derived", flips="Completions that end at the limit: raise it.",
     )  # fmt: skip

@@ -195,6 +195,8 @@ EXAMPLE_MODELS: dict[str, ModelFacts] = {
     "small": _decoder("meta-llama/Llama-3.2-1B-Instruct", 16, 2048, 512, 8192, tied=True),
     "large": _decoder("meta-llama/Llama-3.3-70B-Instruct", 80, 8192, 1024, 28_672),
     "short-context": _decoder("example/short-8b", 32, 4096, 1024, 14_336, max_position_embeddings=2048),
+    "soft-capped": _decoder("example/soft-capped-9b", 32, 4096, 1024, 14_336, model_type="gemma2"),
+    "stored-in-mxfp4": _decoder("example/mxfp4-8b", 32, 4096, 1024, 14_336, checkpoint_quantization="mxfp4"),
     "mixture-of-experts": _mixture(),
     "vision-language": _vision_language(),
     "hybrid": _hybrid(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, NamedTuple
 
+from lora_advise.section import Section, stated
+
 
 class Severity(str, Enum):
     """How bad it is."""
@@ -62,5 +64,12 @@ class Finding(NamedTuple):
     @property
     def fix(self) -> str | None:
         """The changes that mend it, in words; None where no setting does."""
-        ways = ("; ".join(f"{c.field} = {c.value}" for c in way) for way in (self.changes, self.instead) if way)
+        ways = ("; ".join(map(_in_words, way)) for way in (self.changes, self.instead) if way)
         return ", or ".join(ways) or None
+
+
+def _in_words(change: Change) -> str:
+    """The change as a person types it; a whole adapter, where there was none, is another method."""
+    if isinstance(change.value, Section):
+        return f"method = lora ({', '.join(f'{name} = {value}' for name, value in stated(change.value).items())})"
+    return f"{change.field} = {change.value}"

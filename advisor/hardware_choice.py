@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lora_advise.draft import Draft
 from lora_advise.facts import Facts, HardwareFacts, Method, Sharding, StackFacts
+from lora_advise.model_kernels import foreign_format
 from lora_advise.plan import MemoryVerdict
 
 COUNTS = (1, 2, 4, 8, 16, 32)
@@ -102,6 +103,8 @@ def ladder(facts: Facts) -> tuple[MemoryVerdict, ...]:
 
 
 def _offered(facts: Facts, method: Method) -> bool:
-    """Full fine-tuning and LoRA always; QLoRA where 4 bits can help."""
+    """Full fine-tuning and LoRA always; QLoRA where 4 bits can help and the checkpoint can be quantized."""
     model = facts.model
-    return method != "qlora" or (model is not None and model.kind != "encoder")
+    if method != "qlora" or model is None:
+        return method != "qlora"
+    return model.kind != "encoder" and not foreign_format(model.checkpoint_quantization)

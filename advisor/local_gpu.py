@@ -176,3 +176,10 @@ def _by_capability(capability: str | None) -> dict[str, Any]:
         "compute_capability": capability, "bf16": version >= (8, 0), "fp8": version >= (8, 9),
         "flash_attention_2": version >= (8, 0), "bitsandbytes_4bit": version >= (6, 0),
     }  # fmt: skip
+
+
+def driver_version() -> str | None:
+    """The version of NVIDIA's driver; None where its tool is not there or does not answer."""
+    tool = shutil.which("nvidia-smi")
+    text = _output(tool, "--query-gpu=driver_version", "--format=csv,noheader") if tool else None
+    return (text or "").strip().splitlines()[0].strip()[:40] if (text or "").strip() else None

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lora_advise.adapters import lora_params
+from lora_advise.calibration import calibrated
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import GIB, Facts, HardwareFacts, LoraFacts, Method, QuantFacts, TrainFacts
 from lora_advise.memory_case import Case, case_of, length_of
+from lora_advise.memory_disk import SOURCES as BESIDE
+from lora_advise.memory_disk import beside
+from lora_advise.memory_spread import Spread, spread
 from lora_advise.memory_stack import Stack
-from lora_advise.memory_stages import Stage, peak_stage
+from lora_advise.memory_stages import Stage, stages
 from lora_advise.plan import Fit, MemoryEstimate, MemoryPart, MemoryVerdict, WayOut
 
-RESERVED = (1.03, 1.15)
-"""Band of reserved over allocated: a replay of the allocator lands near 3 % above, variable lengths push it to about
-15 % (memory model, sections 0 and 8)."""
+RESERVED = (1.0, 1.15)
+"""Band of reserved over allocated: never below; a replay of the allocator lands near 3 % above, variable lengths push it
+to about 15 % (memory model, sections 0 and 8). Whole logits and layers that were not traced widen it (``memory_spread``)."""
 CONTEXT = (GIB // 2, 2 * GIB)
 """CUDA context and library handles: 0.18 to 2.1 GiB over the measured machines, a constant of each (section 8)."""
 LARGEST_MICRO_BATCH = 64
@@ -41,39 +45,65 @@ def estimate(facts: Facts, stack: Stack | None = None) -> MemoryEstimate:
     """
     train = _train(facts)
     case = case_of(facts, stack)
-    return _estimate(facts, case, peak_stage(case, train.per_device_train_batch_size, length_of(facts, train)))
+    return _estimate(facts, case, stages(case, train.per_device_train_batch_size, length_of(facts, train)))
 
 
-def _estimate(facts: Facts, case: Case, stage: Stage) -> MemoryEstimate:
+def spread_of(facts: Facts, stack: Stack | None = None) -> Spread:
+    """How far the peak of allocated memory may be from the estimate, in bytes. Arguments and errors of ``estimate``."""
+    train = _train(facts)
+    case = case_of(facts, stack)
+    return spread(case, stages(case, train.per_device_train_batch_size, length_of(facts, train)))
+
+
+def _estimate(facts: Facts, case: Case, found: tuple[Stage, ...]) -> MemoryEstimate:
+    stage = max(found, key=lambda one: one.bytes)
     parts = tuple(
         MemoryPart(name=t.name, label=t.label, bytes=round(t.bytes), note=t.note) for t in stage.terms if round(t.bytes)
     )
     allocated = sum(part.bytes for part in parts)
     model = facts.model
-    checkpoint = 2 * model.total_params if model else 0
-    trained = case.adapters * case.stack.adapter_bytes + case.saved_bytes * case.saved
-    reserved, device = bands(allocated, facts.hardware)
+    aside = beside(facts, case)
+    reserved, device = _bands(case, found, facts.hardware)
     return MemoryEstimate(
         stack=case.stack.name, method=case.method, parts=parts, peak_stage=stage.name, allocated=allocated,
         reserved=reserved, device=device,
         adapter_params=lora_params(model, facts.lora) if model and facts.lora else 0,
-        adapter_file=0 if case.method == "full" else trained,
-        # safetensors are mapped: the 16-bit checkpoint passes through host memory once, for all processes together.
-        host_load=checkpoint, sources=_sources(facts),
+        adapter_file=aside.adapter, checkpoint_disk=aside.checkpoint, checkpoints_kept=aside.kept,
+        host_load=aside.mapped + aside.copied, host_copy=aside.copied, sources=_sources(facts, case.stack),
     )  # fmt: skip
 
 
-def _sources(facts: Facts) -> tuple[str, ...]:
+def _sources(facts: Facts, stack: Stack) -> tuple[str, ...]:
     framework = facts.stack.framework if facts.stack else "trl"
-    return SOURCES if framework in MEASURED else (*SOURCES, "framework-memory-code")
+    own = ("own-calibration",) if calibrated(facts.hardware, CONTEXT, RESERVED) else ()
+    foreign = () if framework in MEASURED else ("framework-memory-code",)
+    versions = ("memory-versions",) if _by_version(facts) else ()
+    wide = () if stack.traced and stack.loss != "full" else ("memory-accuracy",)
+    return (*SOURCES, *BESIDE, *own, *foreign, *versions, *wide)
+
+
+def _by_version(facts: Facts) -> bool:
+    stack = facts.stack
+    return stack is not None and bool(stack.versions or stack.sharding == "fsdp" or stack.framework == "litgpt")
 
 
 def bands(allocated: float, hardware: HardwareFacts | None) -> tuple[tuple[int, int], tuple[int, int]]:
     """Bands for what torch reserves and for what the driver shows, in bytes."""
-    low, high = int(allocated * RESERVED[0]), int(allocated * RESERVED[1])
-    shared = hardware is not None and hardware.kind in SHARE
-    context = (0, 0) if shared else CONTEXT
+    context, factors = calibrated(hardware, CONTEXT, RESERVED) or (CONTEXT, RESERVED)
+    low, high = int(allocated * factors[0]), int(allocated * factors[1])
+    if hardware is not None and hardware.kind in SHARE:
+        context = (0, 0)
     return (low, high), (low + context[0], high + context[1])
+
+
+def _bands(
+    case: Case, found: tuple[Stage, ...], hardware: HardwareFacts | None
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The same for a step with these stages, as wide as what is known of its stack allows."""
+    wide = spread(case, found)
+    least, most = bands(wide.low, hardware), bands(wide.high, hardware)
+    reserved = (least[0][0], most[0][1] + wide.blocks)
+    return reserved, (least[1][0], most[1][1] + wide.blocks)
 
 
 def capacity(hardware: HardwareFacts) -> int:
@@ -83,7 +113,8 @@ def capacity(hardware: HardwareFacts) -> int:
 
 def usable_bytes(hardware: HardwareFacts) -> int:
     """Bytes that the allocator may reserve: the driver's figure less the smallest context, or shared memory's share."""
-    return max(0, capacity(hardware) - (0 if hardware.kind in SHARE else CONTEXT[0]))
+    context = (calibrated(hardware, CONTEXT, RESERVED) or (CONTEXT, RESERVED))[0]
+    return max(0, capacity(hardware) - (0 if hardware.kind in SHARE else context[0]))
 
 
 def fit(facts: Facts, share: float = 1.0) -> Fit:
@@ -96,14 +127,14 @@ def fit(facts: Facts, share: float = 1.0) -> Fit:
 
 
 def _fit(case: Case, hardware: HardwareFacts, batch: int, length: int, share: float = 1.0) -> Fit:
-    low, high = bands(peak_stage(case, batch, length).bytes, hardware)[1]
+    low, high = _bands(case, stages(case, batch, length), hardware)[1]
     room = capacity(hardware)
     return "fits" if high <= share * room else "tight" if low <= room else "does not fit"
 
 
 def _spare(case: Case, hardware: HardwareFacts, batch: int, length: int) -> int:
     """Bytes between the top of the device band and the device's capacity; negative when it does not fit."""
-    return capacity(hardware) - bands(peak_stage(case, batch, length).bytes, hardware)[1][1]
+    return capacity(hardware) - _bands(case, stages(case, batch, length), hardware)[1][1]
 
 
 def judge(facts: Facts, *, ways_out: bool = True) -> MemoryVerdict:
@@ -116,7 +147,7 @@ def judge(facts: Facts, *, ways_out: bool = True) -> MemoryVerdict:
     verdict = _fit(case, hardware, batch, length)
     return MemoryVerdict(
         method=facts.method, hardware=hardware.name, count=hardware.count, memory_gib=hardware.memory_gib,
-        usable=usable_bytes(hardware), fit=verdict, estimate=_estimate(facts, case, peak_stage(case, batch, length)),
+        usable=usable_bytes(hardware), fit=verdict, estimate=_estimate(facts, case, stages(case, batch, length)),
         micro_batch=_micro_batch(case, hardware, length), longest=_longest(case, hardware, facts),
         sharding=case.sharding, ways_out=find(facts) if ways_out and verdict != "fits" else (),
     )  # fmt: skip

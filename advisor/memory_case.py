@@ -37,6 +37,10 @@ class Case(NamedTuple):
 
     method: Method
     stack: Stack
+    key: tuple[str | int | None, ...]
+    """The model's layer, as the table of traced layers knows it."""
+    ranks: float
+    """Ranks of the adapters of one layer, added up."""
     width: Width
     weights: Weights
     adapters: int
@@ -93,7 +97,12 @@ def case_of(facts: Facts, stack: Stack | None = None) -> Case:
     return Case(
         method=facts.method,
         stack=stack,
-        width=_width(model),
+        width=width_of(model),
+        key=layer_key(model),
+        ranks=sum(lora.r * t.module.count for t in chosen if t.module.kind == "linear")
+        / max(1, model.num_hidden_layers)
+        if lora
+        else 0.0,
         weights=weights_of(facts, model, stack),
         adapters=adapters,
         saved=saved,
@@ -137,7 +146,21 @@ def length_of(facts: Facts, train: TrainFacts) -> int:
     return length
 
 
-def _width(model: ModelFacts) -> Width:
+def layer_key(model: ModelFacts) -> tuple[str | int | None, ...]:
+    """What the memory of a layer depends on, as far as the facts tell: type, widths, depth, experts."""
+    return (
+        model.model_type, model.hidden_size, model.num_hidden_layers, model.num_attention_heads,
+        model.num_key_value_heads, model.head_dim, model.intermediate_size, model.num_experts, model.num_experts_per_tok,
+    )  # fmt: skip
+
+
+def widths_of(width: Width) -> tuple[int, int, int, int]:
+    """Hidden, query, key-value and MLP width of a layer; the experts that a token uses count as MLP."""
+    return (width.hidden, width.attention, width.kv, width.dense + width.expert * width.chosen)
+
+
+def width_of(model: ModelFacts) -> Width:
+    """The widths of the model's layers."""
     hidden, layers = model.hidden_size, max(1, model.num_hidden_layers)
     expert = min((m.d_in for m in model.with_role("expert") if m.d_out == hidden and m.d_in != hidden), default=0)
     dense = sum(m.d_in * m.d_out * m.count for m in model.with_role("mlp", "shared_expert"))

@@ -43,19 +43,22 @@ def loss_bytes(case: Case, tokens: int) -> float:
     if kind == "adaptive":
         # Compiled: 16-bit logits of a chunk and their gradient, and the gradient of the hidden states.
         return min(4 * vocab * tokens, ADAPTIVE) + 2 * hidden * tokens + 2 * case.head_trained
-    return case.stack.logit_bytes * vocab * tokens + 2 * case.head_trained + _head_copy(case)
+    # The peak comes before the gradient of a trained head exists: in the forward loss, or in the log-softmax behind it.
+    return case.stack.logit_bytes * vocab * tokens + _head_copy(case)
 
 
 def _head_copy(case: Case) -> int:
-    """Autocast makes a 16-bit copy of an fp32 head for its product, and the backward pass needs it again."""
-    return (
-        2 * case.width.vocab * case.width.hidden
-        if case.stack.mode == "kbit-amp" and case.stack.embedding_bytes == 4
-        else 0
-    )
+    """A 16-bit copy of the head for its product: of an fp32 head under autocast, or of a quantised one."""
+    stack = case.stack
+    upcast = stack.mode == "kbit-amp" and stack.embedding_bytes == 4
+    copied = upcast or (stack.own_head and case.method == "qlora")
+    return 2 * case.width.vocab * case.width.hidden if copied else 0
 
 
 def head_bytes(case: Case, tokens: int) -> float:
-    """Bytes of the final norm and of the gradient behind it: 3 residual widths, 4 under FSDP (section 11)."""
-    factor = 4 if case.sharding == "fsdp" else 3
+    """Bytes of the final norm and of the gradient behind it: 3 residual widths, 4 under FSDP (section 11).
+
+    A Triton norm keeps its input in 16 bits, so that only the hidden state and its gradient remain.
+    """
+    factor = 2 if case.stack.triton else 4 if case.sharding == "fsdp" else 3
     return factor * case.stack.residual_bytes * case.width.hidden * tokens

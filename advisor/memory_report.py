@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from itertools import product
 
+from lora_advise.calibration import remarks
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import GIB, Facts
 from lora_advise.memory import estimate, fit, judge
 from lora_advise.memory_stack import TITLES, Stack, stack_of
 from lora_advise.memory_ways_out import apply
 from lora_advise.memory_weights import check_optimizer
-from lora_advise.plan import Fit, MemoryEstimate, MemoryVerdict
+from lora_advise.plan import Fit, MemoryEstimate, MemoryVerdict, TimeEstimate
 from lora_advise.section import Section
+from lora_advise.throughput import forecast as time_forecast
 
 MEMORY_VERSION = 1
 COMPARED = ("trl", "transformers", "unsloth", "axolotl", "llamafactory", "ms-swift", "torchtune")
@@ -51,21 +53,29 @@ class MemoryReport(Section):
     """Assumptions, a sentence each."""
     stacks: tuple[StackForecast, ...] = ()
     grid: tuple[GridCell, ...] = ()
+    time: TimeEstimate | None = None
+    no_time: str = ""
+    """Why there is no time, in a sentence."""
 
 
 def forecast(
-    facts: Facts, axes: dict[str, tuple[int, ...]] | None = None, assumed: tuple[str, ...] = ()
+    facts: Facts,
+    axes: dict[str, tuple[int, ...]] | None = None,
+    assumed: tuple[str, ...] = (),
+    price: float | None = None,
 ) -> MemoryReport:
-    """The report on a run. ``axes`` name what is swept (a key of AXES) and its values.
+    """The report on a run. ``axes`` name what is swept (a key of AXES) and its values; ``price`` is for one GPU and hour.
 
     Raises LoraAdviseError for facts without a model, train or hardware section, and for a length beyond the model's.
     """
     check_length(facts)
     if facts.train:
         check_optimizer(facts.train.optim, "train.optim")
+    time = time_forecast(facts, price)
+    said = tuple(words for words in remarks(facts.hardware) if words not in assumed)
     return MemoryReport(
-        verdict=judge(facts), assumed=assumed, stacks=tuple(in_stack(facts, name) for name in comparable(facts)),
-        grid=sweep(facts, axes or {}),
+        verdict=judge(facts), assumed=(*assumed, *said), stacks=tuple(in_stack(facts, name) for name in comparable(facts)),
+        grid=sweep(facts, axes or {}), time=None if isinstance(time, str) else time, no_time=time if isinstance(time, str) else "",
     )  # fmt: skip
 
 

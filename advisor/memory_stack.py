@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lora_advise.facts import Facts
+from lora_advise.facts import Facts, LoraFacts, ModelFacts
 
 Mode = Literal["amp", "no-amp", "bf16", "nf4", "kbit", "kbit-amp"]
 Loss = Literal["tiled", "full", "liger", "chunked", "adaptive", "none"]
@@ -15,6 +15,12 @@ BF16_ADAPTERS = ("torchtune", "litgpt")
 
 NO_AUTOCAST = ("peft", "torchtune", "litgpt")
 """Hand-written loops: no accelerate, so no bf16 autocast around the model."""
+
+OWN_LAYERS = ("torchtune", "litgpt", "unsloth")
+"""Frameworks with layers or kernels of their own."""
+
+REMOTE = ("qwen", "baichuan", "chatglm", "xverse", "internlm")
+"""Model types whose layers come with the checkpoint instead of transformers."""
 
 TITLES = {
     "trl": "TRL 1.16", "transformers": "HF Trainer", "peft": "PEFT loop", "unsloth": "Unsloth", "axolotl": "Axolotl",
@@ -50,8 +56,28 @@ class Stack:
     """bitsandbytes before 0.43.2 kept the input of every 4-bit matrix for the backward pass."""
     offloads_checkpoints: bool = False
     """Layer inputs wait in host memory; two buffers and the last layer's input stay on the device."""
+    traced: bool = True
+    """Whether its layers are transformers' under PEFT, of which traces exist; see ``memory_spread``."""
+    keeps_gathered: bool = False
+    """Frozen layers that FSDP gathered for the backward pass stay gathered to its end (LitGPT's FSDP strategy)."""
+    dora: float = 0.0
+    """Bytes per token and layer that DoRA keeps: the base's product and the adapter's, in the adapters' precision."""
     extra: int = 0
-    """Bytes kept besides: RoPE caches of every layer before transformers 4.43, outputs held by a hand-written loop."""
+    """Bytes kept besides: RoPE caches of every layer before transformers 4.43."""
+    packing: Literal["bnb", "gptq"] = "bnb"
+    """How 4-bit weights are stored."""
+    group: int = 128
+    """Weights that share one scale in GPTQ; 0 where a whole column does."""
+    triton: bool = False
+    """Triton kernels for RMSNorm, rotary embedding and cross-entropy, and for the adapters of quantised layers."""
+    repeats_kv: bool = False
+    """Keys and values are copied to all heads before flash attention."""
+    upcasts_trained: bool = False
+    """accelerate makes the trained FSDP parameters fp32 under mixed precision, and gathers them in 16 bits."""
+    own_head: bool = False
+    """The output head is a matrix of its own even where the model ties it, and is quantised like the rest (LitGPT)."""
+    one_dropout: bool = False
+    """One dropout feeds the adapters of query, key and value together, which are one matrix (LitGPT)."""
 
 
 def stack_of(facts: Facts, framework: str | None = None) -> Stack:
@@ -65,24 +91,57 @@ def stack_of(facts: Facts, framework: str | None = None) -> Stack:
     Unsloth: fp32 adapters (``training_utils.py``), layer inputs in host memory (``gradient_checkpointing.py``), a loss in
     chunks that follow the free memory. torchtune: everything in bf16, the loss in eight chunks.
     """
+    from lora_advise.memory_versions import versioned
+
     framework = framework or (facts.stack.framework if facts.stack else "trl")
+    sharding = facts.stack.sharding if facts.stack else "none"
     stack = Stack(
         name=_name(facts, framework),
         mode=_mode(facts, framework),
         adapter_bytes=_adapter_bytes(facts, framework),
         loss=_loss(facts, framework),
         offloads_checkpoints=framework == "unsloth",
+        traced=_traced(facts, framework),
+        keeps_gathered=sharding == "fsdp" and framework == "litgpt",
+        upcasts_trained=sharding == "fsdp" and facts.method == "full" and framework not in NO_AUTOCAST,
     )
-    if facts.train is not None and facts.train.dtype == "float32":
-        return replace(stack, embedding_bytes=4, norm_bytes=4, residual_bytes=4)
-    if stack.mode.startswith("kbit"):
-        return replace(stack, embedding_bytes=4, norm_bytes=4, residual_bytes=4)
-    return stack
+    if facts.lora is not None and facts.lora.use_dora and facts.model is not None:
+        stack = replace(stack, dora=_dora(facts.model, facts.lora, stack.adapter_bytes))
+    if (facts.train is not None and facts.train.dtype == "float32") or stack.mode.startswith("kbit"):
+        stack = replace(stack, embedding_bytes=4, norm_bytes=4, residual_bytes=4)
+    return versioned(_loop(stack, framework), facts, framework)
+
+
+def _loop(stack: Stack, framework: str) -> Stack:
+    """What a hand-written loop does to the logits.
+
+    A PEFT loop's ``outputs`` hold them in the head's dtype while the loss is computed (section 6). LitGPT cuts them and
+    the loss into pieces of 128 tokens, all in 16 bits: they stay, and so do the log-softmaxes (``litgpt/utils.py``).
+    """
+    if framework == "litgpt":
+        return replace(stack, logit_bytes=4, one_dropout=True, own_head=True)
+    if framework != "peft" or stack.loss != "full":
+        return stack
+    return replace(stack, logit_bytes=stack.logit_bytes + stack.embedding_bytes)
+
+
+def _dora(model: ModelFacts, lora: LoraFacts, width: int) -> float:
+    """Both products are scaled by a trained magnitude, so the backward pass needs them (PEFT ``tuners/lora/dora.py``)."""
+    from lora_advise.adapters import targets
+
+    features = sum(t.module.d_out * t.module.count for t in targets(model, lora) if t.module.kind == "linear")
+    return 2.0 * width * features / max(1, model.num_hidden_layers)
+
+
+def _traced(facts: Facts, framework: str) -> bool:
+    model = facts.model
+    return framework not in OWN_LAYERS and not (model and (model.model_type in REMOTE or model.recurrent_layers))
 
 
 def _name(facts: Facts, framework: str) -> str:
     title, versions = TITLES.get(framework, framework), facts.stack.versions if facts.stack else {}
     if versions and facts.stack is not None and facts.stack.framework == framework:
+        title = title.split()[0] if framework in versions else title
         return f"{title} (" + ", ".join(f"{k} {v}" for k, v in sorted(versions.items())[:4]) + ")"
     if framework in ("transformers", "peft"):
         return f"{title}, {LIBRARIES['trl']}"

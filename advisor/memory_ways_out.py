@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lora_advise import memory
-from lora_advise.facts import Facts, HardwareFacts, Method, StackFacts, TrainFacts
+from lora_advise.facts import GIB, Facts, HardwareFacts, Method, StackFacts, TrainFacts
 from lora_advise.memory_case import case_of, length_of
 from lora_advise.memory_stages import peak_stage
 from lora_advise.plan import WayOut
@@ -222,7 +222,8 @@ def _smaller_model(facts: Facts) -> WayOut:
         return WayOut(change="a smaller model", saves=0, costs=costs, enough=False)
     peak = _peak(facts)
     context = memory.bands(0, facts.hardware)[1][1]
-    room = max(0.0, (memory.capacity(facts.hardware) - context) / memory.RESERVED[1])
+    factor = memory.bands(GIB, facts.hardware)[0][1] / GIB
+    room = max(0.0, (memory.capacity(facts.hardware) - context) / factor)
     share = min(0.5, room / max(1, peak))
     size = facts.model.total_params * share
     shown = f"{float(format(max(size, 1e8) / 1e9, '.2g')):g}B"

@@ -16,6 +16,10 @@ NF4_DOUBLE_SCALES = 1 / 64 + 4 / (64 * 256)
 """Double quantisation: 8-bit absmax, and one fp32 for each 256 of these; 0.515869 B per weight in all."""
 INT8_ROW = 4
 """LLM.int8 keeps one fp32 scale per output row."""
+GPTQ_GROUP = 2.5
+"""GPTQ keeps a 16-bit scale and a 4-bit zero point for each group and output feature."""
+GPTQ_INDEX = 4
+"""And the group of every input feature as int32 (``g_idx``)."""
 
 
 class Weights(NamedTuple):
@@ -49,34 +53,50 @@ def weights_of(facts: Facts, model: ModelFacts, stack: Stack) -> Weights:
     plain = 4 if facts.train is not None and facts.train.dtype == "float32" else 2
     four = facts.quant is not None and facts.quant.load_in_4bit
     eight = facts.quant is not None and facts.quant.load_in_8bit and not four
-    packed = [m for m in model.modules if quantisable(m)] if four or eight else []
+    packed = [m for m in model.modules if quantisable(m, stack)] if four or eight else []
     count = sum(m.weights for m in packed)
     head = model.vocab_size * model.hidden_size
     roots = min(head * (1 if model.tie_word_embeddings else 2), model.total_params - count)
     others = max(0, model.total_params - count - roots)
-    wide = sum(m.weights for m in model.modules if m.kind == "parameter" or (quantisable(m) and not packed))
+    if stack.own_head:
+        roots, count = (head, count + head) if packed else (2 * head, count)
+    wide = sum(m.weights for m in model.modules if m.kind == "parameter" or (quantisable(m, stack) and not packed))
     norms = max(0, others - min(others, wide))
     root = roots * stack.embedding_bytes if plain == 2 else roots * plain
     rest = root + (others - norms) * plain + norms * max(plain, stack.norm_bytes)
-    matrices, scales = _packed(facts, packed, count, four)
+    matrices, scales = _packed(facts, packed, count, stack)
     per_layer = (matrices + (others - norms) * plain) // max(1, model.num_hidden_layers)
-    largest = max((m.d_in * m.d_out for m in packed), default=0)
-    fused = plain * sum(m.weights for m in model.with_role("expert") if m.kind == "parameter")
+    largest = max((m.d_in * m.d_out // halves(m) for m in packed), default=0)
+    fused = plain * sum(m.weights for m in model.with_role("expert") if m.kind == "parameter" and m not in packed)
     return Weights(matrices, scales, rest, root, per_layer, 2 * largest, fused)
 
 
-def _packed(facts: Facts, packed: list[LinearModule], count: int, four: bool) -> tuple[int, int]:
-    if not packed:
+def _packed(facts: Facts, packed: list[LinearModule], count: int, stack: Stack) -> tuple[int, int]:
+    if not packed or facts.quant is None:
         return 0, 0
-    if not four:
+    if not facts.quant.load_in_4bit:
         return count, sum(INT8_ROW * m.d_out * m.count * m.experts for m in packed)
-    double = facts.quant is not None and facts.quant.bnb_4bit_use_double_quant
+    if stack.packing == "gptq":
+        return int(count * NF4), int(sum(_gptq(m, stack.group) for m in packed))
+    double = facts.quant.bnb_4bit_use_double_quant
     return int(count * NF4), int(count * (NF4_DOUBLE_SCALES if double else NF4_SCALES))
 
 
-def quantisable(module: LinearModule) -> bool:
-    """Whether bitsandbytes replaces this matrix."""
-    return module.kind == "linear" and module.role not in ("lm_head", "head")
+def _gptq(module: LinearModule, group: int) -> float:
+    groups = -(-module.d_in // group) if group else 1
+    index = GPTQ_INDEX * module.d_in * halves(module)
+    return module.count * module.experts * (GPTQ_GROUP * groups * module.d_out + index)
+
+
+def halves(module: LinearModule) -> int:
+    """Matrices that transformers 5 holds as one: gate and up projection of a fused expert."""
+    return 2 if module.kind == "parameter" and module.name.startswith("gate_up") else 1
+
+
+def quantisable(module: LinearModule, stack: Stack) -> bool:
+    """Whether bitsandbytes replaces this matrix: linear layers but the head; experts where each is a layer of its own."""
+    looped = module.kind == "parameter" and module.role == "expert" and stack.experts == "loop"
+    return looped or (module.kind == "linear" and module.role not in ("lm_head", "head"))
 
 
 OPTIMIZERS = (

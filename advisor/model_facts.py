@@ -104,6 +104,8 @@ class ModelFacts(Section):
     license: str | None = None
     template: str | None = None
     family: str | None = None
+    checkpoint_quantization: str | None = None
+    """How the published weights are stored where that is below 16 bits: transformers' ``quant_method`` (mxfp4, fp8, ...)."""
     modules: Annotated[tuple[LinearModule, ...], Unwritten()]
     """Not written: the catalogue or the config.json gives them back."""
 

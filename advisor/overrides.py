@@ -75,6 +75,12 @@ def check_override(field: str, raw: Any, flag: str | None = None) -> Any:
         from lora_advise.memory_weights import check_optimizer
 
         check_optimizer(str(value), name)
+    if field == "train.lr_scheduler_type":
+        from lora_advise.rates import SCHEDULERS
+
+        _one_of(name, value, SCHEDULERS)
+    if field == "lora.target_modules" and not value:
+        raise LoraAdviseError(f"{name}: no module is named, so nothing would be trained; name some, or all-linear.")
     if field in _POSITIVE and value is not None and value <= 0:
         raise LoraAdviseError(f"{name}: {raw} must be greater than 0.")
     if field in _SHARES and not 0 <= value < 1:
@@ -99,6 +105,16 @@ def _typed(name: str, field: str, raw: Any) -> Any:
     if isinstance(raw, list):
         raw = tuple(raw)
     return _adapt(name, annotation, raw)
+
+
+def check_choices(overrides: dict[str, Any]) -> None:
+    """Refuse choices that exclude each other. Raises LoraAdviseError naming the field and the way out."""
+    if overrides.get("method") != "full":
+        return
+    for field in overrides:
+        if field.startswith(("lora.", "quant.")):
+            what = "adapter" if field.startswith("lora.") else "quantized base"
+            raise LoraAdviseError(f"{field}: full fine-tuning has no {what}; leave it out, or leave --method full out.")
 
 
 def _names(raw: str, *, allow_text: bool) -> Any:

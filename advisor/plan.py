@@ -84,8 +84,14 @@ class MemoryEstimate(Section):
     """Band for what nvidia-smi will show: reserved plus the CUDA context."""
     adapter_params: int
     adapter_file: int
+    checkpoint_disk: int = 0
+    """One checkpoint on disk: trained weights and optimizer states, without the tokenizer's files."""
+    checkpoints_kept: int = 0
+    """Checkpoints that lie on the disk at once, at most."""
     host_load: int
-    """Host memory that loading the checkpoint needs at its peak."""
+    """Host memory that loading the base model touches: its files in the page cache, and ``host_copy``."""
+    host_copy: int = 0
+    """The part of ``host_load`` that must be held; the rest the system may drop again."""
     sources: tuple[str, ...] = ()
 
 
@@ -126,6 +132,47 @@ class MemoryVerdict(Section):
         low, high = (n / GIB for n in self.estimate.device)
         peak = f"{low:.1f} to {high:.1f} GiB are needed at the peak ({self.estimate.peak_stage})"
         return f"{peak}, {self.hardware} has {self.memory_gib:.1f} GiB"
+
+
+class TimePart(Section):
+    """One term of an optimizer step's time, in seconds at the device's stated rates."""
+
+    name: str
+    label: str
+    seconds: float
+
+
+class TimeEstimate(Section):
+    """How long the run takes. Pairs are bands, the smaller figure first; tokens include padding."""
+
+    rate: tuple[float, float]
+    """Tokens per second and device."""
+    rate_all: tuple[float, float]
+    """Tokens per second of all data-parallel devices together."""
+    step_tokens: int
+    """Tokens that all devices compute in an optimizer step."""
+    step_seconds: tuple[float, float]
+    steps: int | None
+    hours: tuple[float, float] | None
+    """Of the whole run, evaluation included; None when the number of steps is not known."""
+    devices: int
+    evaluation_batches: int
+    """Evaluation batches of one device over the whole run."""
+    evaluation_seconds: tuple[float, float]
+    """Seconds of one evaluation batch."""
+    efficiency: tuple[float, float]
+    """Share of the device's stated rates that training is taken to reach."""
+    efficiency_of: str
+    """The class of devices that the band is for, and what it was set on."""
+    parts: tuple[TimePart, ...]
+    limit: str
+    """What a step mostly waits for."""
+    assumptions: tuple[str, ...] = ()
+    price: float | None = None
+    """What one device costs in an hour, as the user gave it."""
+    cost: tuple[float, float] | None = None
+    """Of the whole run on all devices, in the currency of the price."""
+    sources: tuple[str, ...] = ()
 
 
 class StepBudget(Section):
@@ -201,6 +248,9 @@ class Advice(Section):
     related_models: tuple[str, ...] = ()
     """Other models that the question could have meant."""
     next_steps: tuple[str, ...] = ()
+    time: TimeEstimate | None = None
+    no_time: str = ""
+    """Why there is no time, in a sentence."""
 
     @property
     def facts(self) -> Facts:

@@ -21,6 +21,12 @@ BEST_E2 = 3e-4 * sqrt(REFERENCE_ALPHA)
 LARGE_BILLIONS = 30.0
 """From this size on the upper warning lies lower: Llama-70B diverged at 1e-3 with alpha 32 (tinker-sweep)."""
 
+SCHEDULERS = (
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+    "reduce_lr_on_plateau", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "greedy",
+)  # fmt: skip
+"""Values of ``lr_scheduler_type`` (``SchedulerType`` in transformers 5.24)."""
+
 _STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
 _NON_ZERO_B = ("pissa", "olora", "corda", "loftq", "orthogonal", "lora_ga")
 

@@ -9,6 +9,7 @@ from lora_advise.decide_adapter import (
     decide_rank,
     decide_regularisers,
     decide_saved_modules,
+    exceeds_capacity,
 )
 from lora_advise.decide_batch import decide_batch, decide_split
 from lora_advise.decide_data import decide_data
@@ -31,8 +32,8 @@ def recommend(draft: Draft) -> tuple[Plan, StepBudget]:
     draft.values.update(
         {f: v for f, v in draft.overrides.items() if f.startswith(("lora.", "train.", "quant.", "stack."))}
     )
-    decide_purpose(draft)
     targets = decide_targets(draft)
+    decide_purpose(draft, exceeds=exceeds_capacity(draft, targets))
     rank = decide_rank(draft, targets)
     decide_alpha(draft, rank)
     decide_saved_modules(draft)
@@ -53,9 +54,17 @@ def recommend(draft: Draft) -> tuple[Plan, StepBudget]:
     decide_evaluation(draft, steps)
     decide_sweep(draft, rate, rank)
     _apply_remaining_overrides(draft)
+    if candidate.method == "full":
+        _forget_adapter(draft)
     facts = assemble(draft, candidate)
     plan = Plan(facts=facts, origins=dict(draft.origins), overrides=draft.recorded_overrides(), profile=draft.profile)
     return plan, budget(facts, effective)
+
+
+def _forget_adapter(draft: Draft) -> None:
+    """Full fine-tuning has no adapter: what was decided and said of one is no part of the answer."""
+    draft.decisions[:] = [d for d in draft.decisions if d.topic != "adapter"]
+    draft.notes[:] = [note for note in draft.notes if "allen-zhu-2024" not in note.sources]
 
 
 def _apply_remaining_overrides(draft: Draft) -> None:

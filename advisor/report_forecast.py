@@ -10,7 +10,8 @@ from lora_advise.memory_report import AXES, GridCell, MemoryReport, span, title_
 from lora_advise.report_bars import bar
 from lora_advise.report_memory import memory_rows, part_rows, way_rows
 from lora_advise.report_page import FITS, Page, as_text, memory_bar, put_parts, put_ways
-from lora_advise.report_words import capital, gib, gib_band, plain
+from lora_advise.report_time import time_line, time_sources
+from lora_advise.report_words import capital, gib, gib_band, plain, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 BAR = 40
 """Cells of the bar, which is the whole device."""
+MARKS = {"fits": "", "tight": " ~", "does not fit": " !"}
+"""Behind a figure of the sweep, so that colour is never all that tells."""
 NAMES = {"seq": "max length", "batch": "micro-batch", "r": "rank"}
 
 
@@ -34,9 +37,26 @@ def headline(report: MemoryReport) -> tuple[tuple[str, str], ...]:
         ("Verdict", f"{capital(verdict.fit)}: {plain(verdict.needs)}."),
         *_figures(made),
         ("Largest that fits", _largest(report)),
-        ("Host memory", f"{gib(made.host_load)} pass through it while the checkpoint loads"),
-        ("Adapter", f"{made.adapter_params:,} parameters, a file of {gib(made.adapter_file)}"),
+        ("Time", time_line(report.time, report.no_time)),
+        ("Host memory", _host(made)),
+        *_saved(made),
     )
+
+
+def _host(made: MemoryEstimate) -> str:
+    files = f"{gib(made.host_load - made.host_copy)} of files pass through it while the base model loads"
+    held = f"; {gib(made.host_copy)} must be held besides, for a copy in another number format"
+    return files + (held if made.host_copy else " (mapped: the system may drop them again)")
+
+
+def _saved(made: MemoryEstimate) -> tuple[tuple[str, str], ...]:
+    """What lands on the disk."""
+    words = f"{size(made.checkpoint_disk)} a checkpoint with the optimizer's states"
+    many = f", {made.checkpoints_kept:,} at once at most: {size(made.checkpoint_disk * made.checkpoints_kept)}"
+    disk = ("Disk", words + many if made.checkpoints_kept else "no checkpoints are saved")
+    if made.method == "full":
+        return (disk,)
+    return (("Adapter", f"{made.adapter_params:,} parameters, a file of {size(made.adapter_file)}"), disk)
 
 
 def _figures(made: MemoryEstimate) -> tuple[tuple[str, str], ...]:
@@ -62,7 +82,7 @@ def _largest(report: MemoryReport) -> str:
 
 def cited(report: MemoryReport) -> str:
     """Where the figures come from."""
-    found = dict.fromkeys(report.verdict.estimate.sources)
+    found = dict.fromkeys((*report.verdict.estimate.sources, *time_sources(report.time)))
     for row in report.stacks:
         found |= dict.fromkeys(row.estimate.sources)
     return f"Figures from: {', '.join(found)}. Read one with: lora-advise source {next(iter(found))}"
@@ -132,7 +152,7 @@ def grid_table(cells: tuple[GridCell, ...]) -> tuple[tuple[str, ...], list[tuple
     lines: dict[tuple[int, ...], dict[int, str]] = {}
     for cell in cells:
         key = tuple(cell.values[name] for name in names[:-1])
-        mark = {"fits": "", "tight": " ~", "does not fit": " !"}[cell.fit]
+        mark = MARKS[cell.fit]
         lines.setdefault(key, {})[cell.values[across]] = f"{cell.device[1] / GIB:.1f}{mark}"
     return head, [(*(f"{value:,}" for value in key), *(found[c] for c in columns)) for key, found in lines.items()]
 

@@ -7,9 +7,9 @@ from lora_advise.report_template import environment, resource
 from lora_advise.report_view import CONFIDENCE, view_of
 
 
-def render(advice: Advice) -> str:
-    """A complete page: light and dark, narrow and wide, fit to print."""
-    return _filled("report.html.j2", advice)
+def render(advice: Advice, brief: bool = False) -> str:
+    """A complete page: light and dark, narrow and wide, fit to print. ``brief`` stops after the settings."""
+    return _filled("report.html.j2", advice, brief)
 
 
 def fragment(advice: Advice) -> str:
@@ -17,11 +17,11 @@ def fragment(advice: Advice) -> str:
     return _filled("report_fragment.html.j2", advice)
 
 
-def _filled(template: str, advice: Advice) -> str:
+def _filled(template: str, advice: Advice, brief: bool = False) -> str:
     made = environment(autoescape=True)
     made.filters.update(share=_share, address=_address)
     style = resource("report.css")
-    return made.get_template(template).render(view=view_of(advice), confidence=CONFIDENCE, style=style)
+    return made.get_template(template).render(view=view_of(advice), confidence=CONFIDENCE, style=style, brief=brief)
 
 
 def _share(value: float) -> str:

@@ -13,13 +13,16 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 _BLOCK = re.compile(r"^(\s*)(#|[-+](?=\s)|\d+(?=[.)]\s))")
 
 
-def render(advice: Advice) -> str:
-    """The report as Markdown text: tables, folded reasons, nothing that a name or a path could turn into markup."""
+def render(advice: Advice, brief: bool = False) -> str:
+    """The report as Markdown text: tables, folded reasons, nothing that a name or a path could turn into markup.
+
+    ``brief`` stops after the settings.
+    """
     from lora_advise.report_template import environment
 
     made = environment(autoescape=False)
     made.filters.update(md=escape, ids=ids, bar=_bar, fence=fence, place=place)
-    text = made.get_template("report.md.j2").render(view=view_of(advice), confidence=CONFIDENCE)
+    text = made.get_template("report.md.j2").render(view=view_of(advice), confidence=CONFIDENCE, brief=brief)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

@@ -95,6 +95,8 @@ class View(NamedTuple):
     settings: tuple[SettingRow, ...]
     steps: str
     steps_detail: str
+    time: str
+    time_detail: str
     memory: tuple[MemoryRow, ...]
     parts_title: str
     parts: tuple[PartRow, ...]

@@ -25,6 +25,10 @@ def print_report(advice: Advice, console: Console, brief: bool = False, guides: 
     _print_settings(view, page)
     page.field("Steps", view.steps)
     page.field("", view.steps_detail, "dim")
+    if view.time:
+        page.field("Time", view.time)
+    if view.time_detail and not brief:
+        page.field("", view.time_detail, "dim")
     if brief:
         page.gap()
     else:
@@ -42,9 +46,9 @@ def _print_details(view: View, page: Page, guides: bool) -> None:
     _print_sources(view, page)
 
 
-def render(advice: Advice, width: int = 100) -> str:
-    """The full report as plain text of that many columns, for files."""
-    return as_text(lambda console: print_report(advice, console), width)
+def render(advice: Advice, width: int = 100, brief: bool = False) -> str:
+    """The report as plain text of that many columns, for files. ``brief`` stops after the settings."""
+    return as_text(lambda console: print_report(advice, console, brief=brief), width)
 
 
 def _print_head(view: View, page: Page) -> None:

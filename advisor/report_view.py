@@ -17,7 +17,8 @@ from lora_advise.report_rows import (
     WhyGroup,
     WhyRow,
 )
-from lora_advise.report_words import amount, capital, number, plain, sweep_words, worded
+from lora_advise.report_time import time_detail, time_line
+from lora_advise.report_words import amount, capital, counted, plain, sweep_words, worded
 
 GLANCE = (
     "method", "train.learning_rate", "train.embedding_learning_rate", "train.lr_scheduler_type", "train.warmup_steps",
@@ -64,6 +65,8 @@ def view_of(advice: Advice) -> View:
         settings=_settings(advice),
         steps=_steps(advice),
         steps_detail=_steps_detail(advice),
+        time=time_line(advice.time, advice.no_time),
+        time_detail=time_detail(advice.time),
         memory=memory_rows(advice.memory),
         parts_title=_parts_title(first) if first else "",
         parts=part_rows(first) if first else (),
@@ -116,8 +119,9 @@ def _headline(advice: Advice) -> tuple[HeadRow, ...]:
         )
     if data := facts.data:
         path = f"{data.path}: " if data.path else ""
-        words = f"{path}{data.examples:,} examples of {data.tokens_per_example:,} tokens"
-        words += f", {data.completion_tokens:,} in the completion"
+        words = f"{path}{counted(data.examples, 'example')} of {counted(data.tokens_per_example, 'token')}"
+        if _answers(advice):
+            words += f", {data.completion_tokens:,} in the completion"
         rows.append(HeadRow("Data", plain(words), _origin(advice, "data.examples", "data")))
     if hardware := facts.hardware:
         rows.append(
@@ -133,6 +137,11 @@ def _headline(advice: Advice) -> tuple[HeadRow, ...]:
         if decision.topic == "purpose"
     )
     return tuple(rows)
+
+
+def _answers(advice: Advice) -> bool:
+    """Whether the task is to write text, so that a part of each example is a completion."""
+    return advice.facts.task is None or advice.facts.task.trainer not in ("classification", "reward")
 
 
 def _task_label(name: str) -> str:
@@ -176,19 +185,20 @@ def _steps(advice: Advice) -> str:
     steps = advice.steps
     per_epoch = -(-steps.rows // max(1, steps.effective_batch))
     group = advice.facts.group_size
-    rows = f"{steps.rows:,} rows" if group == 1 else f"{steps.examples:,} prompts x {group} completions"
-    product = f"{rows} / {steps.effective_batch:,} per step x {number(steps.epochs)} epochs"
+    rows = counted(steps.rows, "row") if group == 1 else f"{counted(steps.examples, 'prompt')} x {group} completions"
+    product = f"{rows} / {steps.effective_batch:,} per step x {counted(steps.epochs, 'epoch')}"
     if abs(per_epoch * steps.epochs - steps.steps) <= 1:
-        return f"{product} = {steps.steps:,} optimizer steps"
-    return f"{steps.steps:,} optimizer steps, not the {product} of whole epochs"
+        return f"{product} = {counted(steps.steps, 'optimizer step')}"
+    return f"{counted(steps.steps, 'optimizer step')}, not the {product} of whole epochs"
 
 
 def _steps_detail(advice: Advice) -> str:
     steps = advice.steps
-    watched = f"evaluation every {steps.eval_every:,} steps" if steps.eval_every else "no evaluation"
+    watched = f"evaluation every {counted(steps.eval_every, 'step')}" if steps.eval_every else "no evaluation"
+    watched = watched.replace("every 1 step", "after every step")
+    carrying = f", {amount(steps.supervised_tokens)} with loss in one pass" if _answers(advice) else ""
     return (
-        f"{steps.warmup_steps:,} warmup steps, {watched}; {amount(steps.tokens)} tokens seen in all, "
-        f"{amount(steps.supervised_tokens)} with loss in one pass"
+        f"{counted(steps.warmup_steps, 'warmup step')}, {watched}; {amount(steps.tokens)} tokens seen in all{carrying}"
     )
 
 
@@ -247,6 +257,7 @@ def cited(advice: Advice) -> tuple[SourceRow, ...]:
     known = registry()
     lists: list[Iterable[str]] = [note.sources for note in advice.notes]
     lists += [verdict.estimate.sources for verdict in advice.memory[:1]]
+    lists += [advice.time.sources] if advice.time else []
     lists += [finding.sources for finding in advice.findings]
     lists += [decision.sources for decision in advice.decisions]
     lists += [guide.sources for guide in advice.guides]

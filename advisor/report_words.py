@@ -56,6 +56,11 @@ def gib(count: float) -> str:
     return f"{size:.1f} GiB" if size >= 10 else f"{size:.2f} GiB"
 
 
+def size(count: float) -> str:
+    """Bytes of a file: 38.5 MiB, 1.63 GiB."""
+    return gib(count) if count >= GIB else f"{count / 2**20:.3g} MiB"
+
+
 def gib_band(band: tuple[int, int]) -> str:
     """A band of bytes in GiB: 16.2 to 17.9 GiB."""
     low, high = gib(band[0]), gib(band[1])
@@ -74,3 +79,8 @@ def amount(count: float) -> str:
 def capital(text: str) -> str:
     """The text with its first letter raised."""
     return text[:1].upper() + text[1:]
+
+
+def counted(count: float, noun: str) -> str:
+    """A number with its noun: 1 example, 2,000 examples, 1 step."""
+    return f"{number(count)} {noun}{'s' * (count != 1)}"

@@ -25,3 +25,5 @@ class Request(Section):
     because: str | None = None
     """The reason for the overrides, recorded with them."""
     compare_guides: bool = False
+    price: float | None = None
+    """What one GPU costs in an hour, in any currency."""

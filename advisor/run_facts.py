@@ -59,6 +59,8 @@ class Memory(Section):
     peak_allocated: int | None = None
     peak_reserved: int | None = None
     peak_host_rss: int | None = None
+    context: int | None = None
+    """What the driver counted as used beyond torch's reserved memory when training ended; other processes included."""
     predicted: int | None = None
     """What the memory forecast of the plan said for one device."""
 

@@ -88,7 +88,7 @@ def too_few_steps(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[
     Known problems: when batch and epochs are at their limits there is nothing to change, and nothing is said.
     """
     steps, batch = facts.optimizer_steps, facts.effective_batch
-    if task.family not in ("sft", "classification", "pretraining") or steps is None or batch is None or steps >= 50:
+    if task.family not in ("sft", "classification", "pretraining", "preference") or steps is None or batch is None or steps >= 50:
         return
     if train.max_steps is not None and train.max_steps > 0:
         yield Hit(
@@ -97,7 +97,7 @@ def too_few_steps(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[
             (Change("train.max_steps", 100),),
         )
         return
-    limit = 2.0 if task.family == "pretraining" else 5.0
+    limit = {"pretraining": 2.0, "preference": 3.0}.get(task.family, 5.0)
     floor = max(8, facts.data_parallel)
     if batch <= floor and train.num_train_epochs >= limit:
         return
@@ -107,7 +107,7 @@ def too_few_steps(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[
         epochs = min(limit, float(ceil(train.num_train_epochs * 100 / smaller)))
         changes = (*changes, Change("train.num_train_epochs", epochs))
     yield Hit(
-        f"The run has only {steps} optimizer steps (batch {batch}, {train.num_train_epochs:g} epochs); an adapter "
+        f"The run has only {steps} optimizer step{'s' * (steps != 1)} (batch {batch}, {train.num_train_epochs:g} epoch{'s' * (train.num_train_epochs != 1)}); an adapter "
         "needs 100 or more: lower the batch or add epochs.",
         ("train.num_train_epochs", "train.gradient_accumulation_steps"),
         changes,

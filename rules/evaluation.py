@@ -26,12 +26,13 @@ def passes_without_evaluation(task: TaskFacts, train: TrainFacts, facts: Facts) 
         train: {eval_strategy: epoch}
     Evidence: held-out loss has its minimum near two passes, and most labelled logs of overfitting show it in evaluation
         alone.
-    Known problems: an evaluation outside the trainer is not visible here.
+    Known problems: an evaluation outside the trainer is not visible here; of fewer than 5 examples none can be held out.
     """
     if (
         task.family not in ("sft", "classification", "pretraining")
         or train.eval_strategy != "no"
         or train.num_train_epochs < 2
+        or (facts.data is not None and facts.data.examples < 5)
     ):
         return
     every = max(1, (facts.optimizer_steps or 80) // 8)

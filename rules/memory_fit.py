@@ -28,7 +28,7 @@ def _changes(verdict: MemoryVerdict) -> tuple[Change, ...]:
             values = {key: old for key, old in values.items() if not key.startswith(f"{field}.")}
             values.update(
                 {f"{field}.{key}": new for key, new in stated(value).items()}
-                if isinstance(value, Section)
+                if isinstance(value, Section) and field != "lora"
                 else {field: value}
             )
         if way.enough:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_advise.facts import HardwareFacts, QuantFacts, StackFacts, TrainFacts
+from lora_advise.facts import HardwareFacts, ModelFacts, QuantFacts, StackFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
+from lora_advise.model_kernels import DEQUANTIZED, attention_refused, foreign_format
 from lora_advise.rule import rule
 
 
@@ -110,4 +111,63 @@ def flash_attention_unsupported(train: TrainFacts, hardware: HardwareFacts) -> I
         )
 
 
-QUANTIZATION_RULES = (fp4_base, sharded_4bit_storage, four_bit_unsupported, flash_attention_unsupported)
+@rule("attention-not-in-class", "QNT414", Severity.ERROR, Confidence.FACT, ("transformers-code",))
+def attention_not_in_class(model: ModelFacts, train: TrainFacts) -> Iterator[Hit]:
+    """The model's class in transformers does not have the attention kernel that is asked for.
+
+    Why: from_pretrained raises for a kernel that the class does not declare, so the run ends while it loads.
+    Example:
+        model: soft-capped
+        train: {attn_implementation: sdpa}
+        hardware: null
+    Instead:
+        model: soft-capped
+        train: {attn_implementation: eager}
+        hardware: null
+    Evidence: the class attributes _supports_sdpa and _supports_flash_attn.
+    Known problems: later releases of transformers may add a kernel; trainers with their own model code may have one.
+    """
+    if attention_refused(model.model_type, train.attn_implementation):
+        yield Hit(
+            f"The classes of transformers for {model.model_type} refuse {train.attn_implementation} attention: set "
+            "attn_implementation to eager.",
+            ("train.attn_implementation",),
+            (Change("train.attn_implementation", "eager"),),
+        )
+
+
+@rule("quantized-checkpoint-again", "QNT415", Severity.ERROR, Confidence.FACT, ("checkpoint-formats",))
+def quantized_checkpoint_again(model: ModelFacts, quant: QuantFacts) -> Iterator[Hit]:
+    """bitsandbytes is to quantize a checkpoint that is quantized already.
+
+    Why: transformers refuses to load a checkpoint of one format with the configuration of another.
+    Example:
+        model: stored-in-mxfp4
+        quant: {load_in_4bit: true}
+        hardware: null
+    Instead:
+        model: stored-in-mxfp4
+        quant: null
+        hardware: null
+    Evidence: "The model is quantized with Mxfp4Config but you are passing a BitsAndBytesConfig config."
+    Known problems: a copy of the model in 16 bits can be quantized; name that copy.
+    """
+    stored = model.checkpoint_quantization
+    if not foreign_format(stored) or not (quant.load_in_4bit or quant.load_in_8bit):
+        return
+    way = "load it dequantized to 16 bits" if stored in DEQUANTIZED else "name the model that it was made from"
+    yield Hit(
+        f"{model.name} is stored in {stored}, and transformers refuses to quantize it again: {way}.",
+        ("quant.load_in_4bit", "quant.load_in_8bit"),
+        (Change("quant.load_in_4bit", False), Change("quant.load_in_8bit", False)),
+    )
+
+
+QUANTIZATION_RULES = (
+    fp4_base,
+    sharded_4bit_storage,
+    four_bit_unsupported,
+    flash_attention_unsupported,
+    attention_not_in_class,
+    quantized_checkpoint_again,
+)

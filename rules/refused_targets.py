@@ -18,10 +18,12 @@ def targets_refused_by_peft(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]
         PEFT raises a ValueError when the run starts.
     Example:
         model: state-space
+        train: {attn_implementation: eager}
         lora: {target_modules: [in_proj, out_proj]}
         hardware: null
     Instead:
         model: state-space
+        train: {attn_implementation: eager}
         lora: {target_modules: [in_proj]}
         hardware: null
     Evidence: peft 0.21.2, _check_lora_target_modules_mamba: falcon_h1, mamba, mamba2, falcon_mamba and nemotron_h.

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lora_advise.adapter_limits import NEW_HEADS
 from lora_advise.facts import LoraFacts, ModelFacts, TaskFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.rule import rule
 from lora_advise.rules.rate import EMBEDDING_NAMES
 from lora_advise.rules.targets import matches
 
-HEADS = ("score", "classifier", "classification_head", "qa_outputs", "v_head", "head", "value_head")
+HEADS = tuple(
+    dict.fromkeys(
+        ("score", "classifier", "classification_head", "qa_outputs", "v_head", "head", "value_head")
+        + tuple(name for names in NEW_HEADS.values() for name in names)
+    )
+)
 """Names of the new heads that transformers adds to a base model."""
 
 

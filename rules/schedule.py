@@ -6,20 +6,8 @@ from collections.abc import Iterator
 
 from lora_advise.facts import DataFacts, Facts, LoraFacts, TaskFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
-from lora_advise.rates import format_lr, run_e2
+from lora_advise.rates import SCHEDULERS, format_lr, run_e2
 from lora_advise.rule import rule
-
-SCHEDULES = (
-    "cosine",
-    "linear",
-    "constant",
-    "constant_with_warmup",
-    "polynomial",
-    "inverse_sqrt",
-    "cosine_with_restarts",
-    "cosine_with_min_lr",
-)
-"""Names of schedules that people write into optim."""
 
 
 @rule("warmup-exceeds-run", "SCH701", Severity.ERROR, Confidence.FACT, ("arithmetic", "transformers-code"))
@@ -116,7 +104,7 @@ def warmup_ignored(train: TrainFacts) -> Iterator[Hit]:
 
 @rule("schedule-named-as-optimizer", "SCH705", Severity.ERROR, Confidence.FACT, ("transformers-code",))
 def schedule_named_as_optimizer(train: TrainFacts) -> Iterator[Hit]:
-    """The optimizer is the name of a schedule, or the reverse.
+    """The optimizer is the name of a schedule, or the schedule is none that transformers has.
 
     Why: transformers refuses both at the start.
     Example:
@@ -124,18 +112,20 @@ def schedule_named_as_optimizer(train: TrainFacts) -> Iterator[Hit]:
     Instead:
         train: {optim: adamw_torch}
     Evidence: OptimizerNames and SchedulerType.
-    Known problems: none.
+    Known problems: a schedule that a later release of transformers adds is not known.
     """
-    if train.optim in SCHEDULES:
+    if train.optim in SCHEDULERS:
         yield Hit(
             f'optim is "{train.optim}", which is a schedule: set optim to adamw_torch and lr_scheduler_type to '
             f"{train.optim}.",
             ("train.optim",),
             (Change("train.optim", "adamw_torch"), Change("train.lr_scheduler_type", train.optim)),
         )
-    if "adam" in train.lr_scheduler_type or train.lr_scheduler_type in ("sgd", "lion", "adafactor"):
+    if train.lr_scheduler_type not in SCHEDULERS:
+        optimizer = "adam" in train.lr_scheduler_type or train.lr_scheduler_type in ("sgd", "lion", "adafactor")
+        what = "an optimizer" if optimizer else "no schedule of transformers"
         yield Hit(
-            f'lr_scheduler_type is "{train.lr_scheduler_type}", which is an optimizer: set it to cosine.',
+            f'lr_scheduler_type is "{train.lr_scheduler_type[:40]}", which is {what}: set it to cosine.',
             ("train.lr_scheduler_type",),
             (Change("train.lr_scheduler_type", "cosine"),),
         )

@@ -56,6 +56,12 @@ def target_matches_nothing(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
     """
     if isinstance(lora.target_modules, str):
         return
+    if not lora.target_modules and not lora.target_parameters:
+        yield Hit(
+            f"target_modules is empty, so no module of {model.name} gets an adapter and nothing would be trained.",
+            ("lora.target_modules",),
+            (Change("lora.target_modules", language_targets(model)),),
+        )
     entries = [e for e in lora.target_modules if e != "all-linear" and not PATTERN_SIGNS.search(e)]
     missing = [e for e in entries if not any(matches(m, e) for m in model.modules if m.kind != "parameter")]
     if not missing:

@@ -85,6 +85,20 @@ def modules_on_meta(config: Row) -> Row:
 
     Raises LoraAdviseError for a model type that transformers does not know: remote code is never run.
     """
+    class_name = class_named_by(config)
+    try:
+        model = build_on_meta(class_name, config)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        raise LoraAdviseError(
+            f"transformers cannot build {class_name} from this config.json ({error}): "
+            "give the file saved with the model."
+        ) from error
+    seen = observe(model)
+    return {**seen, "config": model.config.to_dict(), "kind": kind_of(class_name, seen["modules"])}
+
+
+def class_named_by(config: Row) -> str:
+    """The transformers class of a config.json. Raises LoraAdviseError for a type that transformers does not know."""
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -95,16 +109,7 @@ def modules_on_meta(config: Row) -> Row:
             "with a model is never run: use a newer transformers, or name a model of the catalogue with the same layout."
         )
     named = [n for n in config.get("architectures") or () if isinstance(n, str) and hasattr(transformers, n)]
-    class_name = named[0] if named else _class_for(str(model_type))
-    try:
-        model = build_on_meta(class_name, config)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
-        raise LoraAdviseError(
-            f"transformers cannot build {class_name} from this config.json ({error}): "
-            "give the file saved with the model."
-        ) from error
-    seen = observe(model)
-    return {**seen, "config": model.config.to_dict(), "kind": kind_of(class_name, seen["modules"])}
+    return named[0] if named else _class_for(str(model_type))
 
 
 def _class_for(model_type: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lora_advise.facts import Facts
 from lora_advise.run_facts import Run
+from lora_advise.runner.load_model import model_source
 
 _CAUSAL = """\
 from peft import PeftModel
@@ -25,7 +26,7 @@ tokenizer = AutoTokenizer.from_pretrained({folder!r})
 
 def card(facts: Facts, run: Run, folder: str, labels: int | None = None) -> str:
     """The card in markdown, for the run's folder and for the adapter's."""
-    model = facts.model.path or facts.model.name if facts.model else "?"
+    model = model_source(facts.model) if facts.model else "?"
     trainer = facts.task.trainer if facts.task else "sft"
     snippet = (_CLASSES if labels else _CAUSAL).format(base=model, folder=folder, labels=labels)
     lines = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from lora_advise.data_format import unfit
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import DataFacts, TaskFacts
 from lora_advise.runner.data_rows import Row
@@ -62,19 +63,8 @@ def _shape_name(rows: list[Row], data: DataFacts, task: TaskFacts) -> str:
     labels = {"label", "desirable", "thumbs_up"}
     if task.trainer == "kto" and known == "prompt-completion" and labels & {str(key).lower() for key in rows[0]}:
         known = "unpaired-preference"  # a label may be written 0, 1 or "true"
-    wanted = {
-        "sft": ("messages", "sharegpt", "alpaca", "prompt-completion", "text"),
-        "dpo": ("preference",), "orpo": ("preference",), "simpo": ("preference",), "reward": ("preference",),
-        "kto": ("unpaired-preference", "preference"),
-        "grpo": ("prompt", "prompt-completion", "alpaca"),
-        "classification": ("classification",),
-    }.get(task.trainer, ())  # fmt: skip
-    if known not in wanted:
-        raise LoraAdviseError(
-            f"{data.path}: holds {known} data, and the {task.trainer} trainer needs "
-            f"{' or '.join(wanted) or 'other data'}; "
-            "name another task with --task or another file with --data."
-        )
+    if (why := unfit(str(data.path), known, task.trainer)) is not None:
+        raise LoraAdviseError(why)
     return "reward-prompt" if task.trainer == "grpo" else known
 
 

@@ -9,6 +9,7 @@ import torch
 
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import Facts, TrainFacts
+from lora_advise.model_kernels import attention_refused
 
 
 @dataclass(slots=True)
@@ -55,9 +56,9 @@ def settle(facts: Facts) -> Effective:
     return Effective(
         device=kind,
         dtype=_dtype(train, kind, said),
-        attention=_attention(train, kind, said),
+        attention=_attention(train, kind, facts.model.model_type if facts.model else "", said),
         optim=_optim(train, kind, said),
-        checkpointing=_checkpointing(train, kind, said),
+        checkpointing=_checkpointing(facts, train, kind, said),
         liger=_liger(train, kind, said),
         deviations=said,
     )
@@ -73,11 +74,12 @@ def _dtype(train: TrainFacts, kind: str, said: list[str]) -> str:
     return train.dtype
 
 
-def _attention(train: TrainFacts, kind: str, said: list[str]) -> str:
+def _attention(train: TrainFacts, kind: str, model_type: str, said: list[str]) -> str:
     if train.attn_implementation == "flash_attention_2" and (kind != "cuda" or find_spec("flash_attn") is None):
         why = f"this run is on {kind}" if kind != "cuda" else "flash-attn is not installed"
-        said.append(f"train.attn_implementation flash_attention_2: {why}, so it is sdpa.")
-        return "sdpa"
+        instead = "eager" if attention_refused(model_type, "sdpa") else "sdpa"
+        said.append(f"train.attn_implementation flash_attention_2: {why}, so it is {instead}.")
+        return instead
     return train.attn_implementation
 
 
@@ -95,9 +97,10 @@ def _optim(train: TrainFacts, kind: str, said: list[str]) -> str:
     return "adamw_torch"
 
 
-def _checkpointing(train: TrainFacts, kind: str, said: list[str]) -> bool:
-    if train.activation_checkpointing and kind == "cpu":
-        said.append("train.activation_checkpointing: off on a CPU, where it costs time and memory is not short.")
+def _checkpointing(facts: Facts, train: TrainFacts, kind: str, said: list[str]) -> bool:
+    meant = facts.hardware is not None and facts.hardware.kind == "cpu"
+    if train.activation_checkpointing and kind == "cpu" and not meant:
+        said.append("train.activation_checkpointing: off on a CPU, which the plan was not made for: it costs time there.")
         return False
     return train.activation_checkpointing
 

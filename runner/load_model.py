@@ -74,6 +74,7 @@ def load_base(facts: Facts, effective: Effective, tokenizer: Any, labels: list[A
         }
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        arguments |= _dequantized(config, source, quantised="quantization_config" in arguments)
         loaded = _auto_class(config, task.trainer).from_pretrained(source, **arguments)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise _unavailable("model", source, error) from error
@@ -81,6 +82,33 @@ def load_base(facts: Facts, effective: Effective, tokenizer: Any, labels: list[A
     text = loaded.config.get_text_config()
     text.pad_token_id = tokenizer.pad_token_id
     return loaded
+
+
+def _dequantized(config: Any, source: str, *, quantised: bool) -> dict[str, Any]:
+    """What turns a checkpoint below 16 bits into 16-bit weights while it loads. Raises for one that bitsandbytes is to
+    quantize again.
+    """
+    import transformers
+
+    from lora_advise.config_json import stored_as
+    from lora_advise.model_kernels import DEQUANTIZED, foreign_format
+
+    stored = stored_as(config.to_dict())
+    if quantised and foreign_format(stored):
+        raise LoraAdviseError(
+            f"{source}: is stored in {stored}, and transformers does not quantize a quantized checkpoint again; set "
+            "quant.load_in_4bit and quant.load_in_8bit to false, or name a copy of the model in 16 bits."
+        )
+    if stored not in DEQUANTIZED:
+        return {}
+    name = {"mxfp4": "Mxfp4Config", "fp8": "FineGrainedFP8Config"}[stored]
+    made = getattr(transformers, name, None)
+    if made is None:
+        raise LoraAdviseError(
+            f"{source}: is stored in {stored}, and the installed transformers {transformers.__version__} has no {name} to turn it "
+            "into 16-bit weights; update transformers."
+        )
+    return {"quantization_config": made(dequantize=True)}
 
 
 def _auto_class(config: Any, trainer: str) -> Any:
@@ -130,6 +158,10 @@ def _quantization(quant: QuantFacts, effective: Effective) -> Any:
 def _unavailable(what: str, source: str, error: Exception) -> LoraAdviseError:
     import os
 
+    if "scaled_dot_product_attention" in str(error):
+        return LoraAdviseError(
+            f"{source}: transformers has no sdpa attention for this model; set train.attn_implementation to eager."
+        )
     first = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())[:200]
     offline = os.environ.get("HF_HUB_OFFLINE", "0").lower() in {"1", "true", "yes", "on"}
     if not Path(source).exists() and isinstance(error, OSError):

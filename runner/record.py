@@ -9,12 +9,18 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lora_advise.calibration import switched_off
+from lora_advise.calibration_store import Peaks, add_run, run_of
+from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import Facts
 from lora_advise.run_facts import Memory, Outcome, Run, Sample, Throughput, log_entries
 from lora_advise.runner.device import device_name
 from lora_advise.runner.job import Job
+from lora_advise.runner.launch import processes
 
 PACKAGES = ("lora-advise", "torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets")
+STEPS_TO_PEAK = 2
+"""The optimizer's states are there from the end of the first step on."""
 
 
 @dataclass(slots=True)
@@ -28,6 +34,8 @@ class Ending:
     samples: tuple[Sample, ...] = ()
     matches: tuple[float, float, int] | None = None
     """Share of exact answers before, after, and over how many rows."""
+    peaks: Peaks | None = None
+    """Device memory of the training steps; ``None`` without a CUDA device."""
     aborted: bool = False
     """Whether it stopped within a step, so that the weights are not to be kept."""
 
@@ -63,8 +71,11 @@ def host_peak() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def memory(facts: Facts) -> Memory:
-    """Measured peaks; on a CUDA device the forecast stands beside them."""
+def memory(job: Job, loading: tuple[int, int], peaks: Peaks | None) -> Memory:
+    """Measured peaks of the whole run; on a CUDA device the forecast stands beside them.
+
+    ``loading`` is the peak (allocated, reserved) before the first step, ``peaks`` are those of the steps.
+    """
     import torch
 
     if not torch.cuda.is_available():
@@ -72,11 +83,75 @@ def memory(facts: Facts) -> Memory:
     from lora_advise.memory import estimate
 
     return Memory(
-        peak_allocated=torch.cuda.max_memory_allocated(),
-        peak_reserved=torch.cuda.max_memory_reserved(),
+        peak_allocated=max(loading[0], torch.cuda.max_memory_allocated()),
+        peak_reserved=max(loading[1], torch.cuda.max_memory_reserved()),
         peak_host_rss=host_peak(),
-        predicted=estimate(facts).allocated,
+        context=peaks.beyond if peaks else None,
+        predicted=estimate(in_effect(job)).allocated,
     )
+
+
+def begin_peaks() -> tuple[int, int]:
+    """The peaks so far (allocated, reserved) in bytes, from where those of the training steps are counted anew."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0, 0
+    loading = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    torch.cuda.reset_peak_memory_stats()
+    return loading
+
+
+def end_peaks() -> Peaks | None:
+    """Peaks since :func:`begin_peaks`, and what the driver says now; ``None`` without a CUDA device."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    torch.cuda.synchronize()
+    free, total = torch.cuda.mem_get_info()
+    return Peaks(
+        allocated=torch.cuda.max_memory_allocated(),
+        reserved=torch.cuda.max_memory_reserved(),
+        held=torch.cuda.memory_reserved(),
+        used=total - free,
+    )
+
+
+def in_effect(job: Job) -> Facts:
+    """The facts as this run really was: what the device changed of the plan, and its longest row in tokens."""
+    facts, effective = job.facts, job.effective
+    if facts.train is None or facts.data is None:
+        return facts
+    train = facts.train.changed({
+        "dtype": effective.dtype, "attn_implementation": effective.attention, "optim": effective.optim,
+        "activation_checkpointing": effective.checkpointing, "use_liger_kernel": effective.liger,
+    })  # fmt: skip
+    rows = job.trainer.train_dataset
+    if train.packing or "input_ids" not in (getattr(rows, "column_names", None) or ()):
+        return facts.changed({"train": train})
+    longest = max((len(row) for row in rows["input_ids"]), default=0)
+    return facts.changed({"train": train, "data": facts.data.changed({"max_tokens": longest or None})})
+
+
+def calibrate(job: Job, run: Run, peaks: Peaks | None) -> str | None:
+    """Keep what this run measured of its device, for the next forecasts; says so in a sentence.
+
+    ``None`` where nothing was measured: no CUDA device, a failed run, or fewer steps than it takes to reach the peak.
+    """
+    if peaks is None or run.outcome == "failed" or (run.steps_done or 0) < STEPS_TO_PEAK or switched_off():
+        return None
+    versions = {name: run.environment[name] for name in (*PACKAGES, "cuda") if name in run.environment}
+    try:
+        made = run_of(in_effect(job), peaks, date=run.ended or now(), versions=versions, devices=processes())
+        kept = add_run(run.device or device_name(), made)
+    except LoraAdviseError as error:
+        return f"This run is not in the calibration: {error}"
+    context = f"CUDA context {made.context / 2**30:.2f} GiB" if made.context else "CUDA context unknown"
+    factor = made.reserved / made.allocated
+    runs = f"{kept.runs} {'run' if kept.runs == 1 else 'runs'}"
+    aside = f" The older file was broken and is kept as {kept.aside.name}." if kept.aside else ""
+    return f"Calibration: {context}, reserved {factor:.2f} times allocated; {runs} in {kept.path}.{aside}"
 
 
 def now() -> str:
@@ -84,8 +159,16 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def make_record(job: Job, ending: Ending, *, started: str, wall_s: float, before: Run | None = None) -> Run:
-    """The record of a job; ``before`` is that of the part which was interrupted."""
+def make_record(
+    job: Job,
+    ending: Ending,
+    *,
+    started: str,
+    wall_s: float,
+    before: Run | None = None,
+    loading: tuple[int, int] = (0, 0),
+) -> Run:
+    """The record of a job; ``before`` is that of the part which was interrupted, ``loading`` the peak before training."""
     state = job.trainer.state
     trained, total = _counts(job.trainer.model)
     return Run(
@@ -100,7 +183,7 @@ def make_record(job: Job, ending: Ending, *, started: str, wall_s: float, before
         steps_done=state.global_step,
         epochs_done=state.epoch,
         log=log_entries(state.log_history),
-        memory=memory(job.facts),
+        memory=memory(job, loading, ending.peaks),
         throughput=_throughput(state.log_history, ending.metrics),
         trainable_params=trained,
         total_params=total,

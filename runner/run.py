@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import traceback
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def train_here(
     began, before = time.monotonic(), _record_of(out) if resume else None
     with settled_heap() as settle, quiet_libraries():
         from lora_advise.runner.job import make_job
-        from lora_advise.runner.record import make_record, now
+        from lora_advise.runner.record import begin_peaks, calibrate, make_record, now
 
         started = now()
         try:
@@ -95,14 +96,18 @@ def train_here(
             if aside:
                 console.print(f"The older run is kept in {aside}.", markup=False)
         _announce(job, console, checkpoint)
+        loading = begin_peaks()
         ending = _train(job, out, checkpoint)
         if ending.outcome == "finished":
             ending.samples, ending.matches = _compare(job)
-        run = make_record(job, ending, started=started, wall_s=time.monotonic() - began, before=before)
+        run = make_record(job, ending, started=started, wall_s=time.monotonic() - began, before=before, loading=loading)
         if ending.outcome != "failed" and not ending.aborted:
             from lora_advise.runner.save import save_result
 
             save_result(job, run, out)
+        said = calibrate(job, run, ending.peaks) if main_process() else None
+    if said:
+        console.print(said, markup=False, highlight=False)
     return _close(job, run, out, console)
 
 
@@ -127,21 +132,20 @@ def _train(job: Job, out: Path, checkpoint: Path | None) -> Ending:
     """Train and evaluate; whatever happens in a training step is an ending, not an exception."""
     import torch
 
-    from lora_advise.runner.record import Ending
+    from lora_advise.runner.record import Ending, end_peaks
     from lora_advise.runner.watch import interruptible
 
     try:
         with interruptible(job.interrupts):
             metrics = dict(job.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics)
-            state = job.trainer.state
+            state, peaks = job.trainer.state, end_peaks()
             if job.watch.problem:
                 return Ending("failed", job.watch.problem, metrics)
             if job.interrupts.asked and state.global_step < state.max_steps:
-                return Ending(
-                    "interrupted", f"Interrupted after step {state.global_step} of {state.max_steps}.", metrics
-                )
+                said = f"Interrupted after step {state.global_step} of {state.max_steps}."
+                return Ending("interrupted", said, metrics, peaks=peaks)
             _last_evaluation(job)
-            return Ending("finished", None, metrics)
+            return Ending("finished", None, metrics, peaks=peaks)
     except KeyboardInterrupt:
         step = job.trainer.state.global_step
         return Ending("interrupted", f"Aborted at step {step}; only earlier checkpoints are kept.", aborted=True)
@@ -207,7 +211,7 @@ def _close(job: Job, run: Run, out: Path, console: Any) -> RunOutcome:
     if run.outcome == "interrupted":
         if any((out / CHECKPOINTS).glob("checkpoint-*")):
             console.print(
-                f"Go on with: lora-advise run {out / PLAN_FOR_PEOPLE} --out {out} --resume",
+                f"Go on with: lora-advise run {shlex.quote(str(out / PLAN_FOR_PEOPLE))} --out {shlex.quote(str(out))} --resume",
                 markup=False,
                 soft_wrap=True,
             )

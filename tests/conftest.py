@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -14,12 +15,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take every core wait for one another
 
 GROUPS = {
-    "training": ("test_runner.py", "test_runner_data.py", "test_tiny_model.py"),
+    "training": ("test_runner.py", "test_runner_data.py", "test_tiny_model.py", "test_calibration.py", "test_memory_disk.py"),
     "classes": ("test_adapters.py", "test_catalogue_modules.py"),
 }
 """What needs torch, in two groups that each stay with one worker: every further process would import it again."""
 
-PREFIXES = ("HF_", "CUDA_", "GITHUB_", "TRANSFORMERS_")
+PREFIXES = ("HF_", "CUDA_", "GITHUB_", "TRANSFORMERS_", "LORA_ADVISE_", "XDG_DATA_")
+HOMES = itertools.count()
 NAMES = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "CI", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 
@@ -38,12 +40,14 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    """No setting of the machine decides a test; the hub is never asked."""
+def clean_environment(monkeypatch, tmp_path_factory):
+    """No setting of the machine decides a test, nor what its runs measured; the hub is never asked."""
     for name in list(os.environ):
         if name.startswith(PREFIXES) or name in NAMES:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # A folder of its own, which is not made: most tests keep nothing there.
+    monkeypatch.setenv("LORA_ADVISE_HOME", str(tmp_path_factory.getbasetemp() / f"home-{next(HOMES)}"))
 
 
 class CtrlC(io.StringIO):

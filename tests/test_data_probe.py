@@ -142,7 +142,7 @@ def test_estimates_by_script() -> None:
         ("a.jsonl", b"PK\x03\x04\0\0", "binary"),
         ("a.jsonl", b"", "is empty"),
         ("a.jsonl", b"\n\n", "holds no rows"),
-        ("a.jsonl", b'{"text": " "}\n', "every row is empty"),
+        ("a.jsonl", b'{"text": " "}\n', "every one of its 1 rows is empty"),
         ("a.jsonl", b'{"foo": "a"}\n', "the fields foo"),
         ("a.jsonl", b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n{"text": "b"}\n', "line 2: is not messages"),
         ("a.jsonl", b'{"messages": "hello"}\n', "not a list of messages"),

@@ -203,7 +203,9 @@ def test_unknown_values_are_survived():
         assert not [f for f in found(facts) if f.severity is Severity.ERROR]
     for model in EXAMPLE_MODELS:
         targets = {"target_modules": ["in_proj"]} if model == "state-space" else {}  # PEFT refuses its out_proj
-        facts = example({**bare, "lora": bare["lora"] | targets, "model": model, "hardware": None})
+        kernel = {"attn_implementation": "eager"} if model in ("state-space", "soft-capped") else {}
+        train = bare["train"] | kernel
+        facts = example({**bare, "lora": bare["lora"] | targets, "train": train, "model": model, "hardware": None})
         assert not [f for f in found(facts) if f.severity is Severity.ERROR]
 
 
