@@ -1,23 +1,17 @@
 """Which weights an adapter touches and how many parameters it has, by PEFT's own rules and without torch.
 
-Read in peft 0.21.2: ``tuners/tuners_utils.py`` (``check_target_module_exists``, ``_maybe_include_all_linear_layers``,
-``_inject_parameters``), ``utils/transformers_weight_conversion.py`` (``_convert_peft_config_moe``), ``utils/other.py``
+Read in peft 0.21.2: ``tuners/tuners_utils.py`` (``_maybe_include_all_linear_layers``, ``_inject_parameters``,
+``_check_tied_modules``), ``tuners/lora/model.py`` (``_add_modules_to_save_to_tie``, ``_add_targets_to_tie``), ``utils/transformers_weight_conversion.py`` (``_convert_peft_config_moe``), ``utils/other.py``
 (``_set_trainable``) and ``tuners/lora/layer.py`` (``ParamWrapper``).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
 from typing import NamedTuple
 
-from lora_advise.errors import LoraAdviseError
+from lora_advise.adapter_paths import compiled, ends, matching, prefixes, share_of_names, stacks
 from lora_advise.facts import LinearModule, LoraFacts, ModelFacts
-
-LONGEST_PATTERN = 2000
-"""Characters of a regular expression that we are willing to run: configs are written by strangers."""
 
 _EXPERT_NAMES = {
     "mixtral": {"gate": "gate.weight", "w1": "gate_up_proj", "w3": "gate_up_proj", "w2": "down_proj"},
@@ -41,6 +35,9 @@ _CONVERTED = {
 _HEADS = ("classifier", "score")
 """What PEFT adds to ``modules_to_save`` for SEQ_CLS and TOKEN_CLS (``peft_model.py``)."""
 
+_EMBEDDING_NAMES = ("embed_tokens", "lm_head")
+"""The names by which PEFT notices that tied weights are part of an adapter (``utils/constants.py``)."""
+
 
 class Target(NamedTuple):
     """A module family with an adapter. ``ranks`` is 2 where PEFT doubles the rank of a fused gate and up projection."""
@@ -62,6 +59,20 @@ class _Selection(NamedTuple):
     every_linear: bool
     parameters: tuple[str, ...]
     doubled: frozenset[str]
+
+
+class _Setting(NamedTuple):
+    """An adapter on a model: the depth of each stack, the names saved in full, the paths that tying adds."""
+
+    model: ModelFacts
+    lora: LoraFacts
+    depths: dict[str, int]
+    saved: tuple[str, ...]
+    tied: tuple[str, ...]
+
+    def depth(self, path: str) -> int:
+        """Number of layers in the stack of that path."""
+        return self.depths.get(path.split("*", 1)[0], self.model.num_hidden_layers)
 
 
 def targeted(model: ModelFacts, lora: LoraFacts) -> tuple[LinearModule, ...]:
@@ -90,15 +101,52 @@ _REMEMBERED: dict[tuple[int, int], tuple[ModelFacts, LoraFacts, tuple[Target, ..
 
 
 def _targets(model: ModelFacts, lora: LoraFacts) -> tuple[Target, ...]:
-    selection = _selection(model, lora)
+    setting = _setting(model, lora)
+    selection = _selection(setting)
     found = []
-    for module in model.modules:
-        share = _share(model, lora, selection, module)
+    for module in (*model.modules, *_twins(model)):
+        share = _share(setting, selection, module)
         if share:
             count = round(module.count * share)
             kept = module if count == module.count else module.changed({"count": max(1, count)})
             found.append(Target(kept, 2 if module.kind == "parameter" and module.name in selection.doubled else 1))
     return tuple(found)
+
+
+def _setting(model: ModelFacts, lora: LoraFacts) -> _Setting:
+    """With ``ensure_weight_tying`` PEFT saves or adapts the input embedding wherever a head that is tied to it is named."""
+    saved = _saved_names(lora)
+    setting = _Setting(model, lora, stacks(model), saved, ())
+    pair = _tied_pair(model) if lora.ensure_weight_tying else ()
+    if not pair:
+        return setting
+    if any(name.rsplit(".", 1)[-1] in _EMBEDDING_NAMES for name in saved):
+        alike = [next((n for n in saved if any(ends(owner, n) for owner in prefixes(path))), None) for path in pair[1:]]
+        return setting._replace(saved=(pair[0], *(n for n in saved if n not in alike)))
+    asked = () if isinstance(lora.target_modules, str) else lora.target_modules
+    return setting._replace(tied=pair if any(n.rsplit(".", 1)[-1] in _EMBEDDING_NAMES for n in asked) else ())
+
+
+def _tied_pair(model: ModelFacts) -> tuple[str, ...]:
+    """Paths of the input embedding and of all that share its weights; empty where the model ties nothing."""
+    if not model.tie_word_embeddings:
+        return ()
+    heads = model.with_role("lm_head")
+    shapes = {(head.d_out, head.d_in) for head in heads}
+    source = next((m for m in model.modules if m.kind == "embedding" and (m.d_in, m.d_out) in shapes), None)
+    if source is None:
+        return ()
+    shared = [head.path for head in heads if (head.d_out, head.d_in) == (source.d_in, source.d_out)]
+    return (source.path, *shared, *(twin.path for twin in _twins(model)))
+
+
+def _twins(model: ModelFacts) -> tuple[LinearModule, ...]:
+    """Further places of an embedding that encoder and decoder share: the module table has it once, PEFT adapts each."""
+    shared = [m for m in model.modules if m.kind == "embedding" and m.name == "shared"]
+    return tuple(
+        m.changed({"path": f"{m.path.removesuffix('shared')}{side}.embed_tokens"})
+        for m in shared for side in ("encoder", "decoder")
+    )  # fmt: skip
 
 
 def params_per_rank(model: ModelFacts, lora: LoraFacts) -> int:
@@ -120,21 +168,21 @@ def trainable_params(model: ModelFacts, lora: LoraFacts) -> int:
 
     Biases of norm layers are not in the module table, so ``bias="all"`` is a lower bound for models that have them.
     """
-    tokens = len(lora.trainable_token_indices or ()) * model.hidden_size
-    return lora_params(model, lora) + saved_params(model, lora) + _bias_params(model, lora) + tokens
+    rows = len(lora.trainable_token_indices or ())
+    # An embedding may be narrower than the layers behind it (ALBERT, OPT 350M).
+    width = next((m.d_out for m in model.with_role("embedding") if m.kind == "embedding"), model.hidden_size)
+    return lora_params(model, lora) + saved_params(model, lora) + _bias_params(model, lora) + rows * width
 
 
 def saved_params(model: ModelFacts, lora: LoraFacts) -> int:
-    """Parameters of the full copies that ``modules_to_save`` trains (a tied output head gets a copy of its own)."""
-    names = _saved_names(lora)
+    """Parameters of the full copies that ``modules_to_save`` trains: a tied output head gets a copy of its own, unless
+    ``ensure_weight_tying`` keeps it tied. Norm weights inside such a module are not in the module table."""
+    names = _setting(model, lora).saved
     total = 0
-    for module in model.modules:
-        owners = _prefixes(module.path.removesuffix(".weight") if module.kind == "parameter" else module.path)
+    for module in (*model.modules, *_twins(model)) if names else ():
+        owners = prefixes(module.path.removesuffix(".weight") if module.kind == "parameter" else module.path)
         if any(owner.endswith(name) for owner in owners for name in names):
             total += module.weights + (module.d_out * module.count * module.experts if module.bias else 0)
-    shared = lora.ensure_weight_tying and model.tie_word_embeddings
-    if shared and any("embed_tokens".endswith(n) for n in names) and any("lm_head".endswith(n) for n in names):
-        total -= model.vocab_size * model.hidden_size
     return total
 
 
@@ -144,18 +192,16 @@ def _saved_names(lora: LoraFacts) -> tuple[str, ...]:
 
 
 def _bias_params(model: ModelFacts, lora: LoraFacts) -> int:
+    """PEFT frees what is called ``bias``: that of a fused expert matrix has another name."""
     if lora.bias == "none":
         return 0
     family = model.modules if lora.bias == "all" else targeted(model, lora)
-    return sum(m.d_out * m.count * m.experts for m in family if m.bias)
+    named = (m for m in family if m.kind != "parameter" or m.name == "weight")
+    return sum(m.d_out * m.count * m.experts for m in named if m.bias)
 
 
-def _prefixes(path: str) -> list[str]:
-    parts = path.split(".")
-    return [".".join(parts[: i + 1]) for i in range(len(parts))]
-
-
-def _selection(model: ModelFacts, lora: LoraFacts) -> _Selection:
+def _selection(setting: _Setting) -> _Selection:
+    model, lora = setting.model, setting.lora
     every = isinstance(lora.target_modules, str) and lora.target_modules.lower() == "all-linear"
     pattern = lora.target_modules if isinstance(lora.target_modules, str) and not every else None
     names = () if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
@@ -163,27 +209,22 @@ def _selection(model: ModelFacts, lora: LoraFacts) -> _Selection:
     # A conversion needs fused experts: with one nn.Linear per expert (transformers 4) PEFT leaves the names alone.
     if base is None or not any(m.kind == "parameter" and m.role == "expert" for m in model.modules):
         return _Selection(names, pattern, every, lora.target_parameters, frozenset())
-    return _converted(model, lora, names, pattern, every, _EXPERT_NAMES[base])
+    return _converted(setting, names, pattern, every, _EXPERT_NAMES[base])
 
 
 def _converted(
-    model: ModelFacts,
-    lora: LoraFacts,
-    names: tuple[str, ...],
-    pattern: str | None,
-    every: bool,
-    mapping: dict[str, str],
+    setting: _Setting, names: tuple[str, ...], pattern: str | None, every: bool, mapping: dict[str, str]
 ) -> _Selection:
     """PEFT rewrites names of transformers 4 into fused parameters, and doubles the rank of gate_up_proj."""
     if every:
         plain = _Selection((), None, True, (), frozenset())
-        found = {m.name for m in model.modules if _share(model, lora, plain, m)}
+        found = {m.name for m in setting.model.modules if _share(setting, plain, m)}
         names = tuple(sorted(found | set(mapping)))
     elif pattern is not None:
-        names = _names_behind(model, lora, pattern, mapping)
+        names = _names_behind(setting, pattern, mapping)
         if not names:
-            return _Selection((), pattern, False, lora.target_parameters, frozenset())
-    parameters = set(lora.target_parameters)
+            return _Selection((), pattern, False, setting.lora.target_parameters, frozenset())
+    parameters = set(setting.lora.target_parameters)
     kept, fused = [], set()
     for name in names:
         old = next((old for old in mapping if name == old or name.endswith(f".{old}")), None)
@@ -197,30 +238,33 @@ def _converted(
     return _Selection(tuple(kept), None, False, tuple(sorted(parameters)), doubled)
 
 
-def _names_behind(model: ModelFacts, lora: LoraFacts, pattern: str, mapping: dict[str, str]) -> tuple[str, ...]:
+def _names_behind(setting: _Setting, pattern: str, mapping: dict[str, str]) -> tuple[str, ...]:
     """Last names that a regular expression matches, fused experts probed under the names that they had before."""
-    compiled = _compiled(pattern)
-    found = {m.name for m in model.modules if _matching(compiled.pattern, m.path, model.num_hidden_layers)}
+    model = setting.model
+    compiled(pattern)
+    found = {m.name for m in model.modules if matching(pattern, m.path, setting.depth(m.path))}
     for old, new in mapping.items():
-        holders = (m.path.rpartition(".")[0] for m in model.modules if m.name == new and m.kind == "parameter")
-        if any(_matching(compiled.pattern, f"{holder}.{old}", model.num_hidden_layers) for holder in holders):
+        holders = [m.path.rpartition(".")[0] for m in model.modules if m.name == new and m.kind == "parameter"]
+        if any(matching(pattern, f"{holder}.{old}", setting.depth(holder)) for holder in holders):
             found.add(old)
-    return tuple(sorted(n for n in found if n not in lora.modules_to_save))
+    return tuple(sorted(n for n in found if n not in setting.lora.modules_to_save))
 
 
-def _share(model: ModelFacts, lora: LoraFacts, selection: _Selection, module: LinearModule) -> Fraction:
-    """Which share of a family's occurrences is targeted, from 0 to 1."""
+def _share(setting: _Setting, selection: _Selection, module: LinearModule) -> Fraction:
+    """Which share of a family's occurrences is targeted, from 0 to 1; pro rata for a family of some layers only."""
     as_parameter = module.path if module.kind == "parameter" else f"{module.path}.weight"
-    if any(_ends(as_parameter, name) for name in selection.parameters):
+    if any(ends(as_parameter, name) for name in selection.parameters):
         return Fraction(1)
-    if module.kind == "parameter" or _excluded(lora, module, model.num_hidden_layers):
+    if module.kind == "parameter" or _excluded(setting, module):
         return Fraction(0)
+    if module.path in setting.tied:
+        return Fraction(1)
     if selection.every_linear:
-        return Fraction(int(module.kind == "linear" and not _output_head(module, lora)))
+        return Fraction(int(module.kind == "linear" and not _output_head(module, setting.lora)))
+    depth = setting.depth(module.path)
     if selection.pattern is not None:
-        return _matching(_compiled(selection.pattern).pattern, module.path, model.num_hidden_layers)
-    share = max((_named(module.path, name, model.num_hidden_layers) for name in selection.names), default=Fraction(0))
-    return share * _layer_share(lora, model.num_hidden_layers) if "*" in module.path else share
+        return matching(compiled(selection.pattern).pattern, module.path, depth)
+    return share_of_names(module.path, depth, selection.names, setting.lora.layers_to_transform)
 
 
 def _output_head(module: LinearModule, lora: LoraFacts) -> bool:
@@ -229,60 +273,12 @@ def _output_head(module: LinearModule, lora: LoraFacts) -> bool:
     return lora.task_type == "SEQ_CLS" and module.path in _HEADS
 
 
-def _layer_share(lora: LoraFacts, layers: int) -> Fraction:
-    """Share of layers that ``layers_to_transform`` keeps; families of some layers only are taken pro rata."""
-    if not lora.layers_to_transform:
-        return Fraction(1)
-    return Fraction(len({i for i in lora.layers_to_transform if 0 <= i < layers}), layers)
-
-
-def _excluded(lora: LoraFacts, module: LinearModule, layers: int) -> bool:
+def _excluded(setting: _Setting, module: LinearModule) -> bool:
     """Excluded by name or pattern, or inside a module that is saved in full, which PEFT never adapts."""
-    excluded = lora.exclude_modules
+    excluded = setting.lora.exclude_modules
     if isinstance(excluded, str):
-        if excluded and _matching(_compiled(excluded).pattern, module.path, layers):
+        if excluded and matching(compiled(excluded).pattern, module.path, setting.depth(module.path)):
             return True
-    elif excluded and any(_ends(module.path, name) for name in excluded):
+    elif excluded and any(ends(module.path, name) for name in excluded):
         return True
-    return any(_ends(owner, name) for owner in _prefixes(module.path) for name in _saved_names(lora))
-
-
-def _named(path: str, name: str, layers: int) -> Fraction:
-    if any(part.isdigit() for part in name.split(".")):
-        return _of_layers(path, layers, lambda key: _ends(key, name))
-    return Fraction(int(_ends(path, name)))
-
-
-def _ends(key: str, name: str) -> bool:
-    return key == name or key.endswith(f".{name}")
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    if len(pattern) > LONGEST_PATTERN:
-        raise LoraAdviseError(
-            f"The module pattern in lora.target_modules or lora.exclude_modules has {len(pattern):,} characters; "
-            f"give a list of module names, or a pattern of at most {LONGEST_PATTERN:,}."
-        )
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise LoraAdviseError(
-            f"The module pattern {pattern[:80]!r} in lora.target_modules or lora.exclude_modules is not a regular "
-            f"expression ({error}); give a list of module names, or correct it."
-        ) from error
-
-
-@lru_cache(maxsize=4096)
-def _matching(pattern: str, path: str, layers: int) -> Fraction:
-    compiled = re.compile(pattern)
-    return _of_layers(path, layers, lambda key: compiled.fullmatch(key) is not None)
-
-
-def _of_layers(path: str, layers: int, test: Callable[[str], bool]) -> Fraction:
-    """Share of layer indices for which the path passes; further indices (experts) are represented by 0."""
-    if "*" not in path:
-        return Fraction(int(test(path)))
-    head, tail = path.split("*", 1)
-    tail = tail.replace("*", "0")
-    hits = sum(test(f"{head}{index}{tail}") for index in range(layers))
-    return Fraction(hits, layers)
+    return any(ends(owner, name) for owner in prefixes(module.path) for name in setting.saved)

@@ -50,7 +50,11 @@ def say_assumptions(draft: Draft, related: tuple[str, ...]) -> None:
             "diagnosis-corpus",
         )
     if data.empty:
-        draft.note("warning", f"{counted(data.empty, 'row')} ha{'s' if data.empty == 1 else 've'} an empty answer and teach{'es' * (data.empty == 1)} nothing.", "arithmetic")
+        draft.note(
+            "warning",
+            f"{counted(data.empty, 'row')} ha{'s' if data.empty == 1 else 've'} an empty answer and teach{'es' * (data.empty == 1)} nothing.",
+            "arithmetic",
+        )
 
 
 def room_notes(verdict: MemoryVerdict) -> tuple[Note, ...]:

@@ -101,7 +101,8 @@ def _value(key: str, default: Any, flat: dict[str, Any], values: dict[str, int],
 
 
 def _largest(key: str) -> int:
-    return MANY if any(word in key for word in ("layer", "expert", "heads", "blocks")) else LARGEST
+    counted = key.rsplit(".", 1)[-1].endswith(("layer", "layers", "expert", "experts", "head", "heads", "blocks"))
+    return MANY if counted else LARGEST
 
 
 _SPELLINGS: dict[str, tuple[str, ...]] = {

@@ -32,7 +32,9 @@ def keep_aside(path: Path, text: str) -> Path | None:
 
     target = Path(os.path.realpath(path))
     try:
-        if not target.is_file() or (target.stat().st_size == len(text.encode()) and target.read_bytes() == text.encode()):
+        if not target.is_file() or (
+            target.stat().st_size == len(text.encode()) and target.read_bytes() == text.encode()
+        ):
             return None
         number = 1
         while (aside := path.with_name(f"{path.name}.old-{number}")).exists():

@@ -206,7 +206,9 @@ def _siblings(model_id: str) -> tuple[str, ...]:
 
 def base_of(model: ModelFacts, related: tuple[str, ...]) -> tuple[ModelFacts, tuple[str, ...]]:
     """The base model of the same size and family where the catalogue has one, and the others; else what was given."""
-    found = next((i for i in _siblings(model.name) if _owner(i) == _owner(model.name) and facts(i).variant == "base"), None)
+    found = next(
+        (i for i in _siblings(model.name) if _owner(i) == _owner(model.name) and facts(i).variant == "base"), None
+    )
     if model.variant == "base" or found is None:
         return model, related
     return facts(found, model.asked), (model.name, *(i for i in related if i != found))

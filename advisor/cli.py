@@ -70,7 +70,9 @@ def ask(args: Namespace) -> int:
 def check_output(args: Namespace) -> None:
     """Refuse what no report can be, before the work is done. Raises LoraAdviseError."""
     if args.brief and args.format == "json":
-        raise LoraAdviseError("--brief: the JSON report is for programs and always whole; drop --brief or choose another --format.")
+        raise LoraAdviseError(
+            "--brief: the JSON report is for programs and always whole; drop --brief or choose another --format."
+        )
     for flag, value in (("-o", args.output), ("--emit", args.emit)):
         if value is not None and not value.strip():
             raise LoraAdviseError(f"{flag}: the name of the file is empty; give one.")
@@ -182,7 +184,9 @@ def _closest(word: str) -> str:
 
 def _plain(text: str) -> str:
     """A message without control characters, so that a file name cannot drive the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    from lora_advise.report_words import restored
+
+    return "".join(c if c.isprintable() else "?" for c in restored(text))
 
 
 if __name__ == "__main__":

@@ -161,6 +161,8 @@ def command_parser(name: str) -> Parser:
         add("--fail-on", choices=("error", "warning", "note", "never"), default="error")
     elif name == "memory":
         add("plan", nargs="?", metavar="PLAN", help="a plan file; without one, the question's flags")
+        add("--exact", action="store_true", help="rehearse the step with the installed libraries, without a device")
+        add("--full-depth", action="store_true", help="the same with every layer, instead of a line through two depths")
         add("--grid", nargs="+", default=[], metavar="AXIS=N,N", help="sweep: seq=1024,2048 batch=1,2,4 r=8,16")
         add("--format", choices=("text", "markdown", "html", "svg", "json"), default="text")
         add("-o", "--output", metavar="FILE", help="write the report there instead of to the terminal")

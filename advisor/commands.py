@@ -89,6 +89,11 @@ def _memory(args: Namespace) -> int:
     axes = parse_grid(args.grid)
     facts, assumed = _planned(args) if args.plan else _asked(args)
     report = forecast(facts, axes, assumed, price_of(args))
+    if args.exact or args.full_depth:
+        require_training()
+        from lora_advise.runner.rehearse import rehearse
+
+        report = report.changed({"rehearsal": rehearse(facts, full=args.full_depth)})
     if args.format == "text" and not args.output:
         print_forecast(report, console())
     elif args.format == "json":

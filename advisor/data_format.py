@@ -79,7 +79,9 @@ def unfit(path: str, found: str | None, trainer: str) -> str | None:
         return None
     said = f"{path}: holds {found} data, and the {trainer} trainer needs {' or '.join(wanted)} data; "
     if found == "classification" and trainer == "sft":
-        return said + "name the text prompt and its label completion, or take an encoder such as FacebookAI/roberta-base."
+        return (
+            said + "name the text prompt and its label completion, or take an encoder such as FacebookAI/roberta-base."
+        )
     return said + "name another task with --task or another file with --data."
 
 

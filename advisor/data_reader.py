@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lora_advise.errors import LoraAdviseError
+from lora_advise.report_words import restored
 
 Row = dict[str, Any]
 
@@ -23,7 +24,7 @@ _CHUNK = 2**20
 
 def shown(text: object, limit: int = 80) -> str:
     """The text on one line, without control characters, cut to the limit: for messages about untrusted files."""
-    clean = "".join(c if c.isprintable() else "?" for c in str(text))
+    clean = "".join(c if c.isprintable() else "?" for c in restored(str(text)))
     return clean if len(clean) <= limit else clean[: limit - 3] + "..."
 
 

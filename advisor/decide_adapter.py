@@ -122,7 +122,10 @@ def decide_regularisers(draft: Draft, epochs: float) -> None:
     dropout, why = 0.0, "No gain has been shown once epochs are few; zero also keeps fused kernels available."
     plain = task.family in ("sft", "classification") and model.billions < 30
     if plain and epochs >= 3 and data.examples < 500:
-        dropout, why = 0.1, f"{counted(data.examples, 'example')} seen {epochs:g} times: the upper end of what recipes use."
+        dropout, why = (
+            0.1,
+            f"{counted(data.examples, 'example')} seen {epochs:g} times: the upper end of what recipes use.",
+        )
     elif plain and (epochs >= 3 or (data.examples < 2_000 and model.billions <= 13)):
         dropout, why = 0.05, "Little data or several passes on a model below 30B: the value of QLoRA's recipes."
     draft.decide(

@@ -87,7 +87,8 @@ def _with_steps(draft: Draft, rows: int, batch: int, epochs: float) -> tuple[int
 def _rows(draft: Draft) -> int:
     """Training rows per epoch before the final rounding: examples that are not held out, or packed blocks."""
     data = draft.data
-    examples = max(1, data.examples - ceil(data.examples * draft.values.get("train.eval_share", 0.0)))
+    share = float(draft.values.get("train.eval_share", 0.0))
+    examples = max(1, data.examples - ceil(data.examples * share))
     if draft.values["train.packing"]:
         length: int = draft.values["train.max_length"]
         return max(1, ceil(examples * data.tokens_per_example / length))
@@ -112,11 +113,13 @@ def _batch(draft: Draft) -> _Choice:
     sources = ("batch-size-2026", "lwr-2025", "baseten-2026")
     for limit, batch in ((150, 4), (500, 8), (50_000, 16), (500_000, 32)):
         if n < limit:
-            return _Choice(batch, f"{counted(n, 'example')}: LoRA does best at small batches, 8 to 32.", sources, "measured")
+            return _Choice(
+                batch, f"{counted(n, 'example')}: LoRA does best at small batches, 8 to 32.", sources, "measured"
+            )
     return _Choice(64, f"{n:,} examples: the optimum grows slowly with the data.", sources, "measured")
 
 
-def _epochs(draft: Draft) -> _Choice:
+def _epochs(draft: Draft) -> _Choice:  # noqa: PLR0911 - a decision list reads best as one
     n, task = draft.data.examples, draft.task
     if task.family in ("reward", "preference"):
         return _Choice(1.0, "One pass: repeats over-optimize preferences.", ("alignment-handbook",), "convention")
@@ -173,5 +176,9 @@ def _agree(draft: Draft, batch: int, micro: int, accumulation: int, replicas: in
         return
     product = f"micro-batch {micro} x accumulation {accumulation}" + (f" x {replicas} devices" if replicas > 1 else "")
     if {"train.per_device_train_batch_size", "train.gradient_accumulation_steps"} <= set(draft.overrides):
-        raise LoraAdviseError(f"--batch: {batch} contradicts {product}, which is {effective}; leave one of the three out.")
-    draft.note("warning", f"An effective batch of {batch} cannot be split so: {product} makes {effective}.", "arithmetic")
+        raise LoraAdviseError(
+            f"--batch: {batch} contradicts {product}, which is {effective}; leave one of the three out."
+        )
+    draft.note(
+        "warning", f"An effective batch of {batch} cannot be split so: {product} makes {effective}.", "arithmetic"
+    )

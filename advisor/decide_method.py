@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lora_advise.draft import Draft
 from lora_advise.facts import Facts, HardwareFacts, LoraFacts, Method, QuantFacts, Sharding, StackFacts, TrainFacts
-from lora_advise.model_kernels import DEQUANTIZED, OWN, attention_refused, foreign_format
+from lora_advise.model_kernels import DEQUANTIZED, OWN, foreign_format
 from lora_advise.plan import Fit
 
 SMALL = 1.5
@@ -16,10 +16,6 @@ SMALL = 1.5
 
 HEADROOM = 0.92
 """Share of a device that the top of the forecast may take before a method counts as tight: lengths vary (memory-model)."""
-
-
-OVERFLOWING = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
-"""Model types whose activations pass 65,504, the largest fp16 number: T5 and its kin (transformers keeps ``wo`` in fp32)."""
 
 
 class Candidate(NamedTuple):
@@ -92,58 +88,6 @@ def quantization(draft: Draft, candidate: Candidate) -> QuantFacts:
     return QuantFacts(**{**chosen, **section(draft.values, "quant")})
 
 
-def decide_precision(draft: Draft) -> None:
-    """Number format, checkpointing and attention kernel: what the device can do, and what saves memory at no loss."""
-    on_cpu = draft.hardware.kind == "cpu"
-    overflows = draft.fp16_only and draft.model.model_type in OVERFLOWING
-    dtype = "float32" if on_cpu or overflows else "float16" if draft.fp16_only else "bfloat16"
-    why = {
-        "float32": "The CPU computes in 32 bits."
-        if on_cpu
-        else f"{draft.hardware.name} has no bf16, and {draft.model.model_type} was trained in it: its activations overflow in fp16.",
-        "float16": f"{draft.hardware.name} has no bf16; fp16 needs a loss scaler and half the rate.",
-        "bfloat16": "The range of 32-bit floats in 16 bits: no loss scaler, no fp16 overflow.",
-    }
-    draft.decide(
-        "train.dtype", "precision", "Precision", dtype, because=why[dtype],
-        sources=("dettmers-2023", "gpu-datasheets"), confidence="derived", flips="A device of another generation.",
-    )  # fmt: skip
-    roomy = on_cpu and _fits_without_checkpointing(draft)
-    draft.decide(
-        "train.activation_checkpointing", "precision", "Checkpointing", not roomy,
-        because="Off: every activation fits into this machine's memory, and time is what a CPU lacks."
-        if roomy
-        else "Keeps one tensor per layer instead of a dozen, for about a third more compute.",
-        sources=("memory-model", "trl-code"), confidence="derived", flips="A device with room for every activation: off is faster.",
-    )  # fmt: skip
-    decide_attention(draft)
-
-
-def _fits_without_checkpointing(draft: Draft) -> bool:
-    """Whether the unquantized base fits with every activation kept, so that memory does not force a worse method."""
-    draft.values["train.activation_checkpointing"] = False
-    found = comfort(assemble(draft, candidates(draft, draft.overrides.get("method"))[0])) == "fits"
-    del draft.values["train.activation_checkpointing"]
-    return found
-
-
-def decide_attention(draft: Draft) -> None:
-    """PyTorch's fused attention, or the plain one where transformers' class of this model has nothing else."""
-    kind = draft.model.model_type
-    kernel, because = "sdpa", "PyTorch's fused attention: no S x S matrix and nothing to install."
-    flips = "Packing, or very long sequences: flash_attention_2 where it is installed."
-    if attention_refused(kind, "sdpa"):
-        kernel = "eager"
-        because = f"The classes of transformers for {kind} have no fused attention and refuse sdpa."
-        flips = "A release of transformers that adds it."
-        if not attention_refused(kind, "flash_attention_2") and draft.hardware.flash_attention_2:
-            flips = f"flash-attn installed: flash_attention_2 is the only fused attention of {kind}."
-    draft.decide(
-        "train.attn_implementation", "precision", "Attention", kernel, because=because,
-        sources=("transformers-code", "memory-model"), confidence="derived", flips=flips,
-    )  # fmt: skip
-
-
 def decide_method(draft: Draft) -> tuple[Candidate, int]:
     """The best method that fits the device, and the largest micro-batch with it."""
     ours = _best(draft, None)
@@ -195,7 +139,11 @@ def _say_stored(draft: Draft, candidate: Candidate) -> None:
         text = f"{model.name} is stored in {stored}; plan and forecast are for 16-bit weights: name the model that it was made from."
     if candidate.method == "qlora":
         text += " QLoRA cannot start from it: transformers refuses to quantize a quantized checkpoint again."
-    draft.note("warning" if candidate.method == "qlora" or stored not in DEQUANTIZED else "assumption", text, "checkpoint-formats")
+    draft.note(
+        "warning" if candidate.method == "qlora" or stored not in DEQUANTIZED else "assumption",
+        text,
+        "checkpoint-formats",
+    )
 
 
 def comfort(facts: Facts) -> Fit:
@@ -244,13 +192,17 @@ def _bits(draft: Draft) -> str:
 
 def _method_name(draft: Draft, candidate: Candidate) -> str:
     count = draft.hardware.count
-    name = {"lora": f"LoRA, {_bits(draft)} base", "qlora": "QLoRA, 4-bit NF4 base", "full": "full fine-tuning"}[candidate.method]
+    name = {"lora": f"LoRA, {_bits(draft)} base", "qlora": "QLoRA, 4-bit NF4 base", "full": "full fine-tuning"}[
+        candidate.method
+    ]
     spread = {"none": "", "ddp": f", a replica on each of {count} GPUs", "fsdp": f", sharded over {count} GPUs (FSDP)"}
     return name + spread.get(candidate.sharding, f", {candidate.sharding} over {count} GPUs")
 
 
-def _why_method(draft: Draft, candidate: Candidate, fit: str) -> str:
-    device = ("each " if draft.hardware.count > 1 else "") + f"{draft.hardware.name} ({draft.hardware.memory_gib:.0f} GiB)"
+def _why_method(draft: Draft, candidate: Candidate, fit: str) -> str:  # noqa: PLR0911 - a decision list reads best as one
+    device = (
+        "each " if draft.hardware.count > 1 else ""
+    ) + f"{draft.hardware.name} ({draft.hardware.memory_gib:.0f} GiB)"
     stored, plain = draft.model.checkpoint_quantization, f"{_bits(draft)} LoRA"
     if draft.overrides.get("method"):
         return f"Your choice; on {device} it {_fits(fit)}."
@@ -268,7 +220,11 @@ def _why_method(draft: Draft, candidate: Candidate, fit: str) -> str:
     return (
         f"{plain} {_room_for_lora(draft, candidate)} {device}; 4-bit weights take "
         f"{'an eighth' if _bits(draft) == '32-bit' else 'a quarter'}, at {slower} and a small loss. This {_fits(fit)}."
-        + (" In fp16 only about 80 % of 7B QLoRA runs finished: watch for NaN." if draft.values.get("train.dtype") == "float16" else "")
+        + (
+            " In fp16 only about 80 % of 7B QLoRA runs finished: watch for NaN."
+            if draft.values.get("train.dtype") == "float16"
+            else ""
+        )
     )
 
 

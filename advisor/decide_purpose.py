@@ -61,7 +61,9 @@ def decide_purpose(draft: Draft, *, exceeds: bool) -> None:
         )
     elif exceeds and task.family == "sft":
         value = "LoRA, or full fine-tuning"
-        because = "The data hold more than an adapter can: LoRA still learns from them, but slower than full fine-tuning."
+        because = (
+            "The data hold more than an adapter can: LoRA still learns from them, but slower than full fine-tuning."
+        )
         sources, flips = ("lwr-2025", "allen-zhu-2024"), "Less data, or too little memory for full fine-tuning."
     elif model.billions < 0.5 and model.kind not in ("encoder",) and task.family == "sft":
         value = "LoRA, or full fine-tuning"
@@ -106,10 +108,12 @@ def decide_sweep(draft: Draft, rate: float, rank: int) -> None:
     """What to try next, in the order of what it moves."""
     low, high = format_lr(round_lr(rate / 3)), format_lr(round_lr(rate * 3))
     batches = ", ".join(map(str, batch_sweep(int(draft.values["effective_batch"]))))
-    ranks = f"rank {max(8, rank // 2)} and {rank * 2} only if capacity is in doubt"
+    ranks = f"; rank {max(8, rank // 2)} and {rank * 2} only if capacity is in doubt"
+    if draft.values.get("method") == "full":
+        ranks = ""
     plan = (
         f"learning rate {low}, {format_lr(rate)}, {high} on 10 to 20 % of the steps (at least 100) with the schedule of the "
-        f"full run; then effective batch {batches}; {ranks}"
+        f"full run; then effective batch {batches}{ranks}"
     )
     draft.decide(
         "sweep", "next", "Sweep next", plan, shown=f"learning rate {low}, {format_lr(rate)}, {high} first",

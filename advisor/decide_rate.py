@@ -153,7 +153,10 @@ def decide_beta(draft: Draft) -> None:
         because="Eight completions per prompt: the group's mean is the baseline.", sources=("trl-code", "tinker-docs"),
         confidence="convention", flips="Rewards that are almost always equal within a group: 16.",
     )  # fmt: skip
-    length, because = max(256, 64 * -(-draft.data.completion_tokens * 2 // 64)), "Twice the mean completion, so few are cut."
+    length, because = (
+        max(256, 64 * -(-draft.data.completion_tokens * 2 // 64)),
+        "Twice the mean completion, so few are cut.",
+    )
     context, prompt = draft.model.max_position_embeddings, int(draft.values["train.max_length"])
     if context and length + prompt > context:
         length = max(1, context - prompt)

@@ -43,11 +43,14 @@ def _targets(draft: Draft) -> tuple[tuple[LinearModule, ...], str, tuple[str, ..
             "A paper that shows a gain from adapting the recurrence of this family.",
         )  # fmt: skip
     if model.kind in {"encoder", "encoder-decoder"}:
+        own = (
+            "LoRA's own RoBERTa runs" if model.kind == "encoder" else "LoRA's first runs, none of them on such a model,"
+        )
         return (
             language,
-            ("All linear layers of the blocks: LoRA's own RoBERTa runs adapted query and value only, but at equal "
-            "parameters spreading over every layer, MLP included, does better."),
-            ("hu-2021", "dettmers-2023", "lwr-2025"), "measured", "An adapter that must stay tiny: then query and value.",
+            (f"All linear layers of the blocks: {own} adapted query and value only, but at equal parameters spreading "
+            "over every layer, MLP included, does better (shown on decoders)."),
+            ("hu-2021", "dettmers-2023", "lwr-2025"), "measured" if model.kind == "encoder" else "convention", "An adapter that must stay tiny: then query and value.",
         )  # fmt: skip
     if model.recurrent_layers:
         language, dense, renamed = _beside_experts(model, language)

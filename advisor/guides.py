@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from lora_advise.facts import DataFacts, Facts, LoraFacts, ModelFacts, TaskFacts, TrainFacts
 from lora_advise.guide_statements import guide_of, statements
 from lora_advise.plan import Decision, GuideComparison, Plan
+from lora_advise.report_words import counted
 
 LITTLE_DATA = 1_000
 """Examples below which we read a guide's "little data"; the guides give no number (convention)."""
@@ -86,7 +87,7 @@ def _dropout(case: _Case) -> Iterator[_Remark]:
     if case.facts.lora is None:
         return
     value, have = case.facts.lora.lora_dropout, case.show("lora.lora_dropout", case.facts.lora.lora_dropout)
-    count = f"{case.data.examples:,} examples"
+    count = counted(case.data.examples, "example")
     if case.data.examples < LITTLE_DATA:
         yield _Remark(
             "S0.38",
@@ -194,10 +195,10 @@ def _batch(case: _Case) -> Iterator[_Remark]:
     effective = micro * steps * devices
     if 20 <= case.model.billions < 48:
         yield _Remark("S2.25", "8 or 16 per device for a 32B", f"{micro} per device", micro in (8, 16))
-        yield _Remark("S2.27", "accumulate 1 or 2 steps for a 32B", f"{steps} steps", steps in (1, 2))
+        yield _Remark("S2.27", "accumulate 1 or 2 steps for a 32B", counted(steps, "step"), steps in (1, 2))
     would = effective / micro
     ours = f"{steps} = {effective} / ({micro} x {devices} device{'s' if devices > 1 else ''})"
-    yield _Remark("S2.28", f"accumulate {effective} / {micro} = {would:g} steps", ours, would == steps)
+    yield _Remark("S2.28", f"accumulate {effective} / {micro} = {counted(would, 'step')}", ours, would == steps)
     product = f"{effective} = {micro} x {steps} x {devices}"
     yield _Remark("S2.30", "effective batch = per device x accumulation x GPUs", product, True)
 
@@ -230,7 +231,7 @@ def _data(case: _Case) -> Iterator[_Remark]:
         )
     if case.task.family not in ("sft", "classification"):
         return
-    have = f"{case.data.examples:,} examples here"
+    have = f"{counted(case.data.examples, 'example')} here"
     for low, high, number, needed in (
         (5, 20, "S2.11", (3_000, 5_000)),
         (20, 48, "S2.13", (5_000, 10_000)),

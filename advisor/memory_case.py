@@ -71,6 +71,8 @@ class Case(NamedTuple):
     devices: int
     offload: bool
     trainer: str
+    evaluated: float
+    """Rows of an evaluation batch for each row of a micro-batch; 0 where nothing is evaluated."""
     vision: bool
     shards_weights: bool
 
@@ -126,6 +128,9 @@ def case_of(facts: Facts, stack: Stack | None = None) -> Case:
         devices=facts.data_parallel,
         offload=bool(facts.stack and facts.stack.cpu_offload),
         trainer=facts.task.trainer if facts.task else "sft",
+        evaluated=train.per_device_eval_batch_size / train.per_device_train_batch_size
+        if train.eval_strategy != "no"
+        else 0.0,
         shards_weights=facts.method != "qlora"
         or (facts.quant is not None and facts.quant.bnb_4bit_quant_storage != "uint8"),
     )

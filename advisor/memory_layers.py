@@ -1,91 +1,64 @@
-"""Activations of the decoder layers: what a layer keeps, and how high its backward pass rises.
+"""Activations of the decoder layers: what a layer keeps, and how high its forward and backward passes rise.
 
-Coefficients are bytes per token for each unit of hidden width, key-value width and MLP width, traced with the real
-library code on the meta device (memory model, section 4; retained exact, hump within 3 %). The tables hold for
-fused attention (flash or memory-efficient).
+The figures are traced: ``data/layers.json`` is what the libraries' own code does on the meta device, written by
+``runner/build_layer_table.py``. A Llama-like layer is a formula in its widths for every precision, choice of targets and
+dropout; other model types have what they add to it, for the sizes of the catalogue. A quantity is the highest of a few
+straight lines, since another moment of the layer is the highest for long rows or few tokens.
 """
 
 from __future__ import annotations
 
-from lora_advise.memory_case import Case
-from lora_advise.memory_stack import Mode
+from functools import cache
+from typing import Any, Literal, NamedTuple
 
-Coefficients = tuple[float, float, float]
-Layer = tuple[Coefficients, Coefficients]
-"""What a layer keeps without activation checkpointing, and the highest point of its recomputation and backward pass."""
+from lora_advise.memory_case import Case, widths_of
+from lora_advise.package_data import read_json
 
-ALL, ATTENTION = True, False
+Quantity = Literal["kept", "hump", "forward", "forward_kept", "hump_kept", "evaluation"]
+"""What a layer keeps without checkpointing; how far the backward and the forward pass rise above the layer inputs with
+checkpointing, and above what is kept without; the forward pass of an evaluation."""
 
-_TRACED: dict[tuple[Mode, bool, bool], Layer] = {
-    ("amp", ALL, False): ((16.1, 4.1, 8.0), (19.9, 4.1, 12.1)),
-    ("amp", ALL, True): ((30.1, 4.1, 9.0), (41.9, 4.1, 11.1)),
-    ("no-amp", ALL, False): ((36.0, 4.1, 10.0), (51.9, 4.2, 12.1)),
-    ("no-amp", ALL, True): ((42.0, 4.1, 11.0), (57.9, 4.2, 17.1)),
-    ("no-amp", ATTENTION, False): ((28.0, 4.0, 6.0), (31.9, 4.1, 12.1)),
-    ("no-amp", ATTENTION, True): ((32.0, 4.0, 6.0), (35.9, 4.1, 12.1)),
-    ("bf16", ALL, False): ((16.0, 4.0, 8.0), (19.9, 4.1, 12.1)),
-    ("nf4", ALL, False): ((16.0, 4.0, 8.0), (17.1, 5.5, 10.8)),
-    ("kbit", ATTENTION, False): ((20.0, 8.0, 12.0), (3.4, 17.1, 27.4)),
-    ("kbit-amp", ALL, True): ((30.1, 4.1, 15.0), (20.5, 13.1, 25.6)),
+BASES = {"no-amp": "amp", "bf16": "amp", "kbit": "nf4", "kbit-amp": "nf4"}
+"""The precision in which model types were traced, for those in which they were not."""
+TYPE, HIDDEN = 0, 1
+"""Places in the key of a layer."""
+WHOLE_MASK, LAYER_MASK = 1.0, 2.0
+"""Bytes per entry of the boolean mask that the model makes once, and of its copy in the query's dtype in every layer."""
+
+
+class Size(NamedTuple):
+    """Bytes of activations, and of an unpacked 4-bit matrix that is alive at the same moment."""
+
+    activations: float
+    matrix: float = 0.0
+
+
+class _Line(NamedTuple):
+    token: float
+    square: float
+    matrix: bool
+
+
+def layer_size(case: Case, quantity: Quantity, rows: int, length: int) -> Size:
+    """That quantity of one layer for these rows, its adapters' rank and its attention's masks included."""
+    tokens, entries = rows * length, rows * length * length
+    extra = _rank_bytes(case) * tokens + _mask_bytes(case, quantity, rows, length)
+    matrix = case.weights.dequant * _SCALES.get(quantity, 0.0)
+    sizes = [
+        Size(line.token * tokens + line.square * entries + extra, matrix if line.matrix else 0.0)
+        for line in _lines(case, quantity)
+    ]
+    return max(sizes, key=sum)
+
+
+_SCALES = {
+    "hump": 1 + 1 / 32,
+    "hump_kept": 1 + 1 / 32,
+    "forward": 1 + 1 / 16,
+    "forward_kept": 1 + 1 / 16,
+    "evaluation": 1 + 1 / 16,
 }
-"""Rows of the table: by precision, whether the MLP has adapters too, and whether they have dropout."""
-
-_DERIVED: dict[tuple[Mode, bool, bool], Layer] = {
-    # The product of a gated MLP is kept for the A of down_proj alone (2 B); the hump is the one with all adapters, an upper bound.
-    ("amp", ATTENTION, False): ((16.1, 4.1, 6.0), (19.9, 4.1, 12.1)),
-    ("amp", ATTENTION, True): ((30.1, 4.1, 7.0), (41.9, 4.1, 11.1)),
-    ("bf16", ATTENTION, False): ((16.0, 4.0, 6.0), (19.9, 4.1, 12.1)),
-    ("nf4", ATTENTION, False): ((16.0, 4.0, 6.0), (17.1, 5.5, 10.8)),
-    # Dropout adds to 16-bit layers what it adds under autocast: the dropped copy, and a mask of one byte.
-    # For nf4 a full trace of Mistral 7B gives 303,384 B a token (section 11), this row 306,278.
-    ("bf16", ALL, True): ((30.0, 4.0, 9.0), (41.9, 4.1, 11.1)),
-    ("bf16", ATTENTION, True): ((30.0, 4.0, 7.0), (41.9, 4.1, 11.1)),
-    ("nf4", ALL, True): ((30.0, 4.0, 9.0), (39.1, 5.5, 9.8)),
-    ("nf4", ATTENTION, True): ((30.0, 4.0, 7.0), (39.1, 5.5, 9.8)),
-    # Traced in one form only; the fp32 stream outweighs the rest.
-    ("kbit", ALL, False): ((20.0, 8.0, 12.0), (3.4, 17.1, 27.4)),
-    ("kbit", ALL, True): ((24.0, 8.0, 12.0), (3.4, 17.1, 27.4)),
-    ("kbit", ATTENTION, True): ((24.0, 8.0, 12.0), (3.4, 17.1, 27.4)),
-    ("kbit-amp", ALL, False): ((16.1, 4.1, 14.0), (20.5, 13.1, 25.6)),
-    ("kbit-amp", ATTENTION, False): ((16.1, 4.1, 14.0), (20.5, 13.1, 25.6)),
-    ("kbit-amp", ATTENTION, True): ((30.1, 4.1, 15.0), (20.5, 13.1, 25.6)),
-}
-"""What was not traced by itself, with its reason."""
-
-LAYERS = _TRACED | _DERIVED
-
-QUERY_SHARE = 6 / 16
-"""Share of the hidden-width terms that are really of width heads * head_dim: query, rotated query, attention output."""
-
-EAGER_HUMP = 14.8
-"""Eager attention: about 7.4 score matrices of 2 B in the layer at work (fitcheck's fit; memory model, section 5)."""
-EAGER_KEPT = 5.8
-"""And 2.9 of them kept per layer without checkpointing."""
-
-
-def retained_per_token(case: Case) -> float:
-    """Bytes that one layer keeps per token when activations are not checkpointed."""
-    a, b, c = _layer(case)[0]
-    width = case.width
-    base = a * _wide(case) + b * width.kv + c * (width.dense + width.expert * width.chosen)
-    return base + _gathered(case) / 2
-
-
-def hump_per_token(case: Case) -> float:
-    """Bytes per token at the highest point of one layer's backward pass.
-
-    With experts in a loop (transformers 4) the retained part counts once per chosen expert and the transient part only
-    for one expert's tokens; the grouped kernel of transformers 5 holds all of it for all chosen experts, and a gathered
-    copy of the input and the output for each (section 9; the grouped form is arithmetic, not measured).
-    """
-    kept, (a, b, c) = _layer(case)
-    width = case.width
-    base = a * _wide(case) + b * width.kv + c * width.dense + _saved_inputs(case)
-    if not width.expert:
-        return base
-    if case.stack.experts == "grouped":
-        return base + c * width.expert * width.chosen + _gathered(case)
-    return base + width.expert * width.chosen * (kept[2] + (c - kept[2]) / max(1, width.experts))
+"""A matrix in 16 bits, and the scales of its blocks of 64 in fp32, once or twice."""
 
 
 def checkpoints_per_token(case: Case) -> int:
@@ -97,37 +70,133 @@ def checkpoints_per_token(case: Case) -> int:
     return case.stack.residual_bytes * case.width.hidden * layers
 
 
-def attention_matrices(case: Case, rows: int, length: int) -> tuple[float, float]:
-    """Bytes of S x S terms: in the layer at work, and kept over all layers without checkpointing.
-
-    Eager attention keeps score matrices; sdpa with padding or packing one mask of the query's dtype for the model.
-    """
-    square = rows * length * length
-    if case.attn == "eager":
-        return (
-            EAGER_HUMP * case.width.heads * square,
-            EAGER_KEPT * case.width.heads * square * case.width.softmax_layers,
-        )
-    masked = case.attn == "sdpa" and (rows > 1 or case.packing)
-    return (2.0 * square if masked else 0.0), 0.0
+def traced(case: Case) -> bool:
+    """Whether layers of this model type were traced."""
+    return case.key[TYPE] == "llama" or _row(case) is not None
 
 
-def _layer(case: Case) -> Layer:
-    return LAYERS[case.stack.mode, case.all_targets or case.method == "full", case.dropout]
+def masked(case: Case, rows: int, length: int) -> bool:
+    """Whether a mask reaches sdpa: padded rows, packed rows, or rows longer than a sliding window."""
+    row = _row(case)
+    window = row["window"] if row is not None else None
+    return case.attn == "sdpa" and (rows > 1 or case.packing or bool(window and length >= window))
 
 
-def _saved_inputs(case: Case) -> float:
-    """Bytes per token of the inputs that bitsandbytes kept in the layer at work before 0.43.2: 2 B of each matrix's."""
-    width = case.width
-    return 2.0 * (6 * width.hidden + width.dense + width.expert * width.chosen) if case.stack.saves_inputs else 0.0
+def mask_entries(case: Case, rows: int, length: int) -> int:
+    """Entries of the model's mask; packed rows are one row of all tokens."""
+    if not masked(case, rows, length):
+        return 0
+    return (rows * length) ** 2 if case.packing else rows * length * length
 
 
-def _gathered(case: Case) -> float:
-    """Bytes per token of the copies, and their gradients, that the grouped kernel gathers for every chosen expert."""
-    if case.stack.experts != "grouped":
+def _mask_bytes(case: Case, quantity: Quantity, rows: int, length: int) -> float:
+    """Keys and values are copied to all heads beside a mask, and every layer makes a copy of it in the query's dtype."""
+    entries = mask_entries(case, rows, length)
+    if not entries or quantity not in ("kept", "hump") or _writes_scores(case):
         return 0.0
-    return 8.0 * case.width.hidden * case.width.chosen
+    width = case.width
+    layer = 4.0 * max(0, width.attention - width.kv) * rows * length + LAYER_MASK * entries
+    return layer * (width.softmax_layers / width.layers if quantity == "kept" else 1.0)
 
 
-def _wide(case: Case) -> float:
-    return case.width.hidden * (1 - QUERY_SHARE) + case.width.attention * QUERY_SHARE
+def _writes_scores(case: Case) -> bool:
+    return case.attn == "eager" or (case.stack.mode == "kbit" and case.width.kv < case.width.attention)
+
+
+def _rank_bytes(case: Case) -> float:
+    """Bytes per token of the products with A, which B's gradient needs: fp32 where nothing casts the adapters down."""
+    return (4.0 if case.stack.mode in ("no-amp", "kbit") else 2.0) * case.ranks
+
+
+def _lines(case: Case, quantity: Quantity) -> list[_Line]:
+    """The lines of this run: the traced layer's of its type, moved by what its adapters and precision change in a Llama."""
+    table, row = _table(), _row(case)
+    setting = table["llama"][_setting(case, quantity, table)]
+    here = setting[quantity]
+    if case.stack.experts == "loop" and case.width.expert:
+        return [_looped(case, quantity, line, setting, table) for line in here]
+    if row is None:
+        return [_line(case, quantity, line, table) for line in here]
+    mode = BASES.get(case.stack.mode, case.stack.mode)
+    mode = mode if mode in row else "amp"
+    own = row[mode][quantity]
+    if case.attn == "eager" and row["attention"] != "eager":
+        return [_line(case, quantity, line, table) for line in here]
+    base = table["llama"][f"{mode}/all/plain"][quantity]
+    share = case.width.hidden / row["key"][HIDDEN]
+    moved = _value(here[0], case) - _value(base[0], case)
+    found = []
+    for line in own:
+        matching = base[1] if line[2] and len(base) > 1 else base[0]
+        rank = 2.0 * row["ranks"] - 2.0 * table["rank"] * 7
+        added = line[0] - rank - _at(matching, row["widths"])
+        square = 0.0 if row["attention"] == "eager" and case.attn == "flash_attention_2" else line[1]
+        plain = _value(matching, case) + moved - _traced_ranks(case, quantity, table)
+        found.append(_Line(plain + share * added, square, bool(line[2])))
+    return found
+
+
+def _looped(case: Case, quantity: Quantity, line: list[float], setting: dict[str, Any], table: dict[str, Any]) -> _Line:
+    """Experts one after the other: what is kept counts once per chosen expert, the rest for one expert's tokens only."""
+    width, kept = case.width, setting["kept"][0][3]
+    dense = _at(line, (width.hidden, width.attention, width.kv, width.dense))
+    experts = width.expert * width.chosen * (kept + max(0.0, line[3] - kept) / max(1, width.experts))
+    return _Line(dense + experts - _traced_ranks(case, quantity, table), line[5] * width.heads, bool(line[6]))
+
+
+def _traced_ranks(case: Case, quantity: Quantity, table: dict[str, Any]) -> float:
+    """Bytes per token of the ranks with which the Llama layer was traced: seven adapters, in full fine-tuning none.
+
+    The backward pass of full fine-tuning is that of 16-bit adapters on everything, above which it keeps both norms' inputs.
+    """
+    if case.method == "full" and quantity not in ("hump", "hump_kept"):
+        return 0.0
+    norms = 4.0 * case.width.hidden if case.method == "full" and quantity == "hump" else 0.0
+    return -norms + (4.0 if case.stack.mode in ("no-amp", "kbit") else 2.0) * float(table["rank"]) * 7
+
+
+def _line(case: Case, quantity: Quantity, line: list[float], table: dict[str, Any]) -> _Line:
+    return _Line(_value(line, case) - _traced_ranks(case, quantity, table), line[5] * case.width.heads, bool(line[6]))
+
+
+def _value(line: list[float], case: Case) -> float:
+    return _at(line, widths_of(case.width))
+
+
+def _at(line: list[float], widths: Any) -> float:
+    return sum(c * w for c, w in zip(line, widths, strict=False)) + line[4]
+
+
+def _setting(case: Case, quantity: Quantity, table: dict[str, Any]) -> str:
+    mode = case.stack.mode
+    if case.method == "full" and case.attn != "eager":
+        return "bf16/all/plain" if quantity in ("hump", "hump_kept") else "full/all/plain"
+    if case.attn == "eager":
+        return f"{BASES.get(mode, mode)}/eager"
+    # Without an MLP of its own beside the experts, adapters on everything are adapters on attention.
+    everywhere = case.all_targets or not case.width.dense
+    key = f"{mode}/{'all' if everywhere else 'attention'}/{'dropout' if case.dropout else 'plain'}"
+    return key if key in table["llama"] else "amp/all/plain"
+
+
+@cache
+def _table() -> dict[str, Any]:
+    found: dict[str, Any] = read_json("layers.json")
+    types: dict[Any, list[Any]] = {}
+    for row in found["models"]:
+        types.setdefault(row["key"][TYPE], []).append(row)
+    return {**found, "types": types}
+
+
+def _row(case: Case) -> Any:
+    """The traced model with these dimensions, else the one of that type whose hidden width is nearest."""
+    return _nearest(case.key)
+
+
+@cache
+def _nearest(key: tuple[str | int | None, ...]) -> Any:
+    rows = _table()["types"].get(key[TYPE], ())
+    exact = [row for row in rows if tuple(row["key"]) == key]
+    if exact or not rows:
+        return exact[0] if exact else None
+    return min(rows, key=lambda row: abs(row["key"][HIDDEN] - int(key[HIDDEN] or 0)))

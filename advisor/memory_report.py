@@ -12,6 +12,7 @@ from lora_advise.memory_stack import TITLES, Stack, stack_of
 from lora_advise.memory_ways_out import apply
 from lora_advise.memory_weights import check_optimizer
 from lora_advise.plan import Fit, MemoryEstimate, MemoryVerdict, TimeEstimate
+from lora_advise.rehearsal import Rehearsal
 from lora_advise.section import Section
 from lora_advise.throughput import forecast as time_forecast
 
@@ -56,6 +57,8 @@ class MemoryReport(Section):
     time: TimeEstimate | None = None
     no_time: str = ""
     """Why there is no time, in a sentence."""
+    rehearsal: Rehearsal | None = None
+    """The step as the installed libraries take it, with ``--exact``."""
 
 
 def forecast(

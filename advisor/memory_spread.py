@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lora_advise.memory_case import Case
+from lora_advise.memory_layers import traced
 from lora_advise.memory_stages import Stage
 
 FACTOR = 2.0
@@ -20,7 +21,19 @@ LOGITS = 1.0
 2 and 4 B per entry, and of other lengths, do not fit each other's places. Set after seeing nvidia-smi in the A100
 benchmark, and ms-swift's published figures (docs/memory-accuracy.md)."""
 RESIDENT = frozenset(
-    ("weights", "adapters", "saved", "optimizer", "buffers", "workspaces", "caches", "gradients", "step", "unit")
+    (
+        "weights",
+        "adapters",
+        "saved",
+        "optimizer",
+        "buffers",
+        "workspaces",
+        "caches",
+        "gradients",
+        "step",
+        "unit",
+        "copies",
+    )
 )
 """Terms whose size follows from formats and counts."""
 
@@ -41,7 +54,7 @@ def spread(case: Case, found: tuple[Stage, ...]) -> Spread:
     """The spread of an estimate whose step has these stages."""
     peak = max(_scaled(stage, 1) for stage in found)
     low, high, whole = peak, peak, 1.0
-    if not case.stack.traced:
+    if not (case.stack.traced and traced(case)):
         whole = FACTOR
         low = max(_scaled(stage, 1 / FACTOR) for stage in found)
         high = max(_scaled(stage, FACTOR) for stage in found)

@@ -58,6 +58,8 @@ class Stack:
     """Layer inputs wait in host memory; two buffers and the last layer's input stay on the device."""
     traced: bool = True
     """Whether its layers are transformers' under PEFT, of which traces exist; see ``memory_spread``."""
+    reentrant: bool = False
+    """Checkpoints are of the reentrant kind: transformers' default before version 5, and what LLaMA-Factory sets."""
     keeps_gathered: bool = False
     """Frozen layers that FSDP gathered for the backward pass stay gathered to its end (LitGPT's FSDP strategy)."""
     dora: float = 0.0
@@ -102,6 +104,7 @@ def stack_of(facts: Facts, framework: str | None = None) -> Stack:
         loss=_loss(facts, framework),
         offloads_checkpoints=framework == "unsloth",
         traced=_traced(facts, framework),
+        reentrant=framework == "llamafactory",
         keeps_gathered=sharding == "fsdp" and framework == "litgpt",
         upcasts_trained=sharding == "fsdp" and facts.method == "full" and framework not in NO_AUTOCAST,
     )
@@ -135,7 +138,7 @@ def _dora(model: ModelFacts, lora: LoraFacts, width: int) -> float:
 
 def _traced(facts: Facts, framework: str) -> bool:
     model = facts.model
-    return framework not in OWN_LAYERS and not (model and (model.model_type in REMOTE or model.recurrent_layers))
+    return framework not in OWN_LAYERS and not (model and model.model_type in REMOTE)
 
 
 def _name(facts: Facts, framework: str) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lora_advise.memory_case import PAIRED, Case
-from lora_advise.memory_layers import attention_matrices, checkpoints_per_token, hump_per_token, retained_per_token
+from lora_advise.memory_layers import WHOLE_MASK, checkpoints_per_token, layer_size, mask_entries, traced
 from lora_advise.memory_loss import head_bytes, loss_bytes
 from lora_advise.memory_static import Term, gradient_terms, static_terms, step_term
+
+EVALUATED = 10 / 12
+"""Share of the loss that an evaluation needs: logits, their fp32 copy and the log-softmax, but no gradient of it."""
 
 
 class Stage(NamedTuple):
@@ -28,7 +31,7 @@ def peak_stage(case: Case, batch: int, length: int) -> Stage:
 
 
 def stages(case: Case, batch: int, length: int) -> tuple[Stage, ...]:
-    """Every stage of a training step: loss, last and first layer of the backward pass, optimizer, generation."""
+    """Every stage of a training step: forward pass, loss, both ends of the backward pass, optimizer, and what comes after."""
     rows = batch * (2 if case.trainer in PAIRED else 1)
     tokens = rows * length
     common = static_terms(case)
@@ -47,11 +50,14 @@ def stages(case: Case, batch: int, length: int) -> tuple[Stage, ...]:
         resident = tuple(t for t in common if t.name not in ("buffers", "gradients"))
         shards = gradient_terms(case, whole=False)
     found = [
+        Stage("forward pass", (*common, *kept, *forward_terms(case, rows, length))),
         Stage("loss", (*common, *kept, *loss)),
         Stage("backward pass, last layer", (*common, *kept, *layer)),
         Stage("backward pass, first layer", (*common, *late, *held, *layer)),
         Stage("optimizer step", (*resident, *shards, step_term(case))),
     ]
+    if case.evaluated:
+        found.append(_evaluation(case, batch, length))
     if case.trainer in ("grpo", "ppo"):
         found.append(Stage("generation", (*common, _cache(case, case.completions, length))))
     return tuple(found)
@@ -61,28 +67,38 @@ def kept_terms(case: Case, rows: int, length: int) -> tuple[Term, ...]:
     """What the forward pass left behind for the backward pass."""
     tokens = rows * length
     seen = "image tokens count as part of max_length; the vision tower's own activations do not" if case.vision else ""
+    mask = Term("mask", "Attention mask", WHOLE_MASK * mask_entries(case, rows, length), "padding, packing or a window")
     if case.checkpointing:
-        return (Term("checkpoints", "Layer inputs kept by checkpointing", checkpoints_per_token(case) * tokens, seen),)
-    squares = attention_matrices(case, rows, length)[1] + math_attention(case, rows, length)[1]
-    per_token = retained_per_token(case) + _expanded_per_token(case, rows) + _kept_by_versions(case)
-    size = (per_token * tokens + case.merged_kept) * case.width.layers + squares
-    return (Term("activations", "Activations of every layer", size, "no activation checkpointing"),)
+        inputs = checkpoints_per_token(case) * tokens
+        found: tuple[Term, ...] = (Term("checkpoints", "Layer inputs kept by checkpointing", inputs, seen), mask)
+    else:
+        layer = layer_size(case, "kept", rows, length).activations + _kept_by_versions(case) * tokens + case.merged_kept
+        size = layer * case.width.layers
+        found = (
+            Term("activations", "Activations of every layer", size, "no activation checkpointing"),
+            mask,
+            _copies(case),
+        )
+    return tuple(term for term in found if term.bytes)
 
 
 def layer_terms(case: Case, rows: int, length: int) -> tuple[Term, ...]:
     """The layer at work in the backward pass."""
     tokens = rows * length
-    hump = hump_per_token(case) + _versions_per_token(case) + _expanded_per_token(case, rows)
-    if not case.checkpointing:
-        hump = max(0.0, hump - retained_per_token(case) - _expanded_per_token(case, rows) - _kept_by_versions(case))
-    residual = case.stack.residual_bytes * case.width.hidden
-    squares = attention_matrices(case, rows, length)[0] + math_attention(case, rows, length)[0]
+    size = layer_size(case, "hump" if case.checkpointing else "hump_kept", rows, length)
+    activations = size.activations
+    if case.checkpointing:
+        # A checkpoint that computes again from the outside holds the layer's output beside its gradient.
+        again = case.stack.residual_bytes * case.width.hidden if case.stack.reentrant else 0
+        activations += (_versions_per_token(case) + again) * tokens
     terms = [
-        Term("layer", "The layer at work", (hump + residual) * tokens, _layer_note(case)),
-        Term("attention", "S x S attention terms", squares, case.attn),
-        Term("dequant", "Dequantised copy of the largest matrix", case.weights.dequant),
+        Term("layer", "The layer at work", max(0.0, activations), _layer_note(case)),
+        Term("dequant", "Dequantised copy of the largest matrix", size.matrix),
         Term("merged", "Merged adapter weights", case.merged, "DoRA, or adapters on fused experts"),
     ]
+    if case.checkpointing:
+        terms.append(_copies(case, layers=1))
+    residual = case.stack.residual_bytes * case.width.hidden
     if _holds(case):
         # Measured on FSDP1: the gradient of every layer's input stays alive to the end of backward (section 11).
         held = residual * max(0, case.width.layers - 2) * tokens
@@ -94,29 +110,44 @@ def layer_terms(case: Case, rows: int, length: int) -> tuple[Term, ...]:
     return tuple(term for term in terms if term.bytes)
 
 
+def forward_terms(case: Case, rows: int, length: int) -> tuple[Term, ...]:
+    """The layer at work in the forward pass."""
+    size = layer_size(case, "forward" if case.checkpointing else "forward_kept", rows, length)
+    terms = [
+        Term("layer", "The layer at work", size.activations, _layer_note(case)),
+        Term("dequant", "Dequantised copy of the largest matrix", size.matrix),
+    ]
+    if case.checkpointing:
+        terms.append(_copies(case))
+    return tuple(term for term in terms if term.bytes > 0)
+
+
+def _copies(case: Case, layers: int | None = None) -> Term:
+    """Autocast keeps 16-bit copies of fp32 adapters to the end of its region: a whole forward pass, or one layer's second one."""
+    stack = case.stack
+    cast = stack.mode in ("amp", "kbit-amp") or (stack.mode == "nf4" and stack.adapter_bytes == 4)
+    share = 1.0 if layers is None else layers / case.width.layers
+    return Term("copies", "16-bit copies of adapters", 2.0 * case.adapters * share if cast else 0.0, "made by autocast")
+
+
+def _evaluation(case: Case, batch: int, length: int) -> Stage:
+    """A forward pass without gradients, with the rows of an evaluation batch."""
+    rows = max(1, round(batch * case.evaluated)) * (2 if case.trainer in PAIRED else 1)
+    resident = tuple(term for term in static_terms(case) if term.name != "gradients")
+    size = layer_size(case, "evaluation", rows, length)
+    loss = loss_bytes(case, rows * length) * EVALUATED
+    terms = [
+        Term("layer", "The layer at work", max(size.activations, loss), "evaluation: nothing is kept"),
+        Term("dequant", "Dequantised copy of the largest matrix", size.matrix),
+        Term("mask", "Attention mask", WHOLE_MASK * mask_entries(case, rows, length)),
+        _copies(case),
+    ]
+    return Stage("evaluation", (*resident, *(term for term in terms if term.bytes > 0)))
+
+
 def _holds(case: Case) -> bool:
     """Whether frozen FSDP units keep every layer's input and gradient (seen with adapters, not in full fine-tuning)."""
     return case.sharding == "fsdp" and case.method != "full" and case.checkpointing
-
-
-def math_attention(case: Case, rows: int, length: int) -> tuple[float, float]:
-    """Bytes of torch's plain attention: in the layer at work, and kept over all layers without checkpointing.
-
-    No fused kernel takes fp32 inputs with fewer key-value than query heads, so sdpa computes the fp32 softmax, its
-    gradient and that of the scores, and keeps the softmax with keys and values expanded to all heads (section 5).
-    """
-    width = case.width
-    if case.stack.mode != "kbit" or case.attn != "sdpa" or width.kv >= width.attention:
-        return 0.0, 0.0
-    softmax = 4.0 * width.heads * rows * length * length
-    return 3 * softmax, (softmax + 8.0 * width.attention * rows * length) * width.softmax_layers
-
-
-def _expanded_per_token(case: Case, rows: int) -> float:
-    """Bytes per token of keys and values expanded to all heads, which sdpa needs wherever a mask reaches it."""
-    width = case.width
-    masked = case.attn == "sdpa" and (rows > 1 or case.packing) and case.stack.mode != "kbit"
-    return 4.0 * max(0, width.attention - width.kv) * width.softmax_layers / width.layers if masked else 0.0
 
 
 def _kept_by_versions(case: Case) -> float:
@@ -158,8 +189,10 @@ def _cache(case: Case, completions: int, length: int) -> Term:
 
 
 def _layer_note(case: Case) -> str:
+    if not traced(case):
+        return "layers of this type were not traced: a Llama-like layer of these widths is taken"
     if case.width.softmax_layers < case.width.layers:
-        return "recurrent layers are counted like attention layers: an approximation"
+        return "recurrent layers as transformers computes them without the packages for their kernels"
     return "even routing is assumed" if case.width.expert else ""
 
 

@@ -29,7 +29,8 @@ ONE_FLASH_PATH = (4, 48)
 """transformers before this repeated keys and values to all heads before flash attention in these model types."""
 REPEATED = ("mistral", "mixtral")
 FUSED_EXPERTS = (5,)
-"""transformers before this held every expert as linear layers of their own and looped over them."""
+"""transformers before this held every expert as linear layers of their own and looped over them, and checkpointed the
+reentrant way unless told otherwise."""
 BNB_SAVED_INPUTS = (0, 43, 2)
 """bitsandbytes before this kept the input of every 4-bit product for the backward pass (its pull request 1270)."""
 TRL_KBIT = (0, 27)
@@ -82,7 +83,10 @@ def _transformers(stack: Stack, facts: Facts, stated: Version) -> Stack:
     flash = facts.train is not None and facts.train.attn_implementation == "flash_attention_2"
     if kind in REPEATED and stated < ONE_FLASH_PATH and flash:
         stack = replace(stack, repeats_kv=True)
-    return replace(stack, experts="loop") if stated < FUSED_EXPERTS else stack
+    if stated >= FUSED_EXPERTS:
+        return stack
+    trl = facts.stack is not None and facts.stack.framework == "trl"
+    return replace(stack, experts="loop", reentrant=not trl)
 
 
 def _rope_caches(model: ModelFacts) -> int:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-NO_SDPA = frozenset(
+_NO_SDPA = (
     "big_bird bigbird_pegasus blip bloom canine convbert cpmant deberta deberta-v2 deepseek_v4 falcon_mamba flaubert flint "
     "fnet fsmt funnel gemma2 git got_ocr2 gpt_neo gpt_neox_japanese gpt_oss granite_swa granitemoe_swa hy_v4 hy_v4_vl ibert "
     "inkling2 inkling2_loop inkling2_loop_text inkling2_text layoutlmv2 led lilt longformer longt5 luke mamba mamba2 markuplm "
     "megatron-bert mimo_v2_flash mpnet mpt mra mvp nllb-moe nystromformer openai-gpt pegasus_x perceiver pp_chart2table "
     "prophetnet reformer rembert roformer rwkv squeezebert switch_transformers t5gemma tapas trocr vaultgemma xglm xlm xlnet "
-    "xlstm yoso".split()
+    "xlstm yoso"
 )
+NO_SDPA = frozenset(_NO_SDPA.split())
 """Model types whose classes refuse ``attn_implementation="sdpa"`` (``_supports_sdpa`` in transformers 5.24)."""
 
-FLASH_WITHOUT_SDPA = frozenset(
-    "flint gemma2 gpt_neo gpt_oss granite_swa granitemoe_swa mimo_v2_flash pegasus_x t5gemma vaultgemma".split()
-)
+_FLASH = "flint gemma2 gpt_neo gpt_oss granite_swa granitemoe_swa mimo_v2_flash pegasus_x t5gemma vaultgemma"
+FLASH_WITHOUT_SDPA = frozenset(_FLASH.split())
 """Those of them that take ``flash_attention_2`` (``_supports_flash_attn``)."""
 
 STORED: dict[str, str] = {

@@ -121,17 +121,13 @@ def lower_rate(case: Case, worked: float | None = None) -> Proposal:
 
 
 def raise_rate(case: Case, factor: float = 3.0) -> Proposal | None:
-    """The rate times ``factor``, not beyond twice the task's usual rate at this alpha; None when it is there
-    already."""
+    """The task's usual rate at this alpha, else the rate times ``factor``; None when it is there already."""
     now, usual = case.rate, usual_rate(case)
     if now is None:
         return work(
             "Raise the learning rate three times, and log it.", "The log does not name the rate.", ("diagnosis-corpus",)
         )
-    value = now * factor if usual is None else min(now * factor, 2 * usual)
-    if usual is not None and now < usual / factor:
-        value = usual
-    value = round_lr(value)
+    value = round_lr(now * factor if usual is None else usual)
     if value <= 1.2 * now:
         return None
     why = (

@@ -14,7 +14,8 @@ from lora_advise.decide_adapter import (
 from lora_advise.decide_batch import decide_batch, decide_split
 from lora_advise.decide_data import decide_data
 from lora_advise.decide_eval import decide_evaluation, decide_split_share
-from lora_advise.decide_method import Candidate, assemble, decide_method, decide_precision
+from lora_advise.decide_method import Candidate, assemble, decide_method
+from lora_advise.decide_precision import decide_precision
 from lora_advise.decide_purpose import decide_purpose, decide_sweep
 from lora_advise.decide_rate import decide_beta, decide_rate, decide_schedule
 from lora_advise.decide_targets import decide_targets

@@ -10,6 +10,7 @@ from lora_advise.memory_report import AXES, GridCell, MemoryReport, span, title_
 from lora_advise.report_bars import bar
 from lora_advise.report_memory import memory_rows, part_rows, way_rows
 from lora_advise.report_page import FITS, Page, as_text, memory_bar, put_parts, put_ways
+from lora_advise.report_rehearsal import print_rehearsal, rehearsal_rows, stage_rows
 from lora_advise.report_time import time_line, time_sources
 from lora_advise.report_words import capital, gib, gib_band, plain, size
 
@@ -85,6 +86,8 @@ def cited(report: MemoryReport) -> str:
     found = dict.fromkeys((*report.verdict.estimate.sources, *time_sources(report.time)))
     for row in report.stacks:
         found |= dict.fromkeys(row.estimate.sources)
+    if report.rehearsal is not None:
+        found |= dict.fromkeys(report.rehearsal.sources)
     return f"Figures from: {', '.join(found)}. Read one with: lora-advise source {next(iter(found))}"
 
 
@@ -100,6 +103,7 @@ def print_forecast(report: MemoryReport, console: Console) -> None:
     page.gap()
     page.put(memory_bar(page, memory_rows((report.verdict,))[0], BAR))
     put_parts(page, part_rows(report.verdict))
+    print_rehearsal(report, page)
     if report.verdict.ways_out:
         page.heading("What lowers it, in this order")
         put_ways(page, way_rows(report.verdict))
@@ -171,6 +175,10 @@ def markdown(report: MemoryReport) -> str:
     text += [f"- assumption: {escape(plain(words))}" for words in report.assumed] + [""] * bool(report.assumed)
     text += [f"`{bar(memory_rows((verdict,))[0], BAR)}` of {verdict.memory_gib:.4g} GiB", ""]
     text += table(("part", "size", "note"), [(escape(p.label), p.size, escape(p.note)) for p in part_rows(verdict)])
+    if report.rehearsal is not None:
+        text += ["## Rehearsed with the installed libraries", ""]
+        text += table(("what", "value"), [(label, escape(value)) for label, value in rehearsal_rows(report)])
+        text += table(("stage", "peak", ""), [(n, p, f"`{c}`") for n, p, c in stage_rows(report.rehearsal)])
     ways = way_rows(verdict)
     if ways:
         text += ["## What lowers it, in this order", ""]

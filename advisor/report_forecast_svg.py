@@ -72,7 +72,7 @@ def _short(text: str, most: int) -> str:
 def _style() -> str:
     """The colours of the reports' style sheet, so that there is one set of them."""
     css = resource("report.css")
-    light, dark = css.split("@media (prefers-color-scheme: dark)", 1)
+    light, dark = css.split("@media screen and (prefers-color-scheme: dark)", 1)
 
     def colours(text: str) -> str:
         return ";".join(f"{name}:{value}" for name, value in re.findall(r"(--la-[a-z0-9-]+): (#[0-9a-f]{3,6});", text))

@@ -13,7 +13,14 @@ _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u206
 
 def plain(text: object) -> str:
     """The text on one line, without terminal escapes, control characters and direction overrides."""
-    return _INVISIBLE.sub(" ", _ESCAPES.sub("", str(text))).strip()
+    return _INVISIBLE.sub(" ", _ESCAPES.sub("", restored(str(text)))).strip()
+
+
+def restored(text: str) -> str:
+    """The text with the bytes that Python could not decode under an ASCII locale read as the UTF-8 that they are."""
+    if not any("\udc80" <= c <= "\udcff" for c in text):
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def number(value: float) -> str:

@@ -11,6 +11,8 @@ from lora_advise.finding import Severity
 from lora_advise.signal_curves import Curves, Signal
 
 LN2 = log(2)
+LARGEST_CHANCE = 12.5
+"""ln of the largest vocabularies, 262,144 tokens: what guessing costs at most."""
 
 
 def eval_nan(c: Curves) -> Signal | None:
@@ -161,15 +163,16 @@ def steps_skipped(c: Curves) -> Signal | None:
     )
 
 
-def starts_above_chance(c: Curves) -> Signal | None:
-    """A first loss of 8 or more: about ln(vocabulary), 10.4 to 12.4, is what guessing gives."""
+def starts_above_chance(c: Curves, vocabulary: int | None = None) -> Signal | None:
+    """A first loss above ln(vocabulary), which is what guessing gives; of an unknown vocabulary, above the largest one's."""
     first = next((i for i, v in enumerate(c.raw.loss) if isfinite(v)), None)
-    if first is None or c.count < 5 or c.raw.loss[first] < 8 or c.raw.step[0] > 20:
+    chance = log(vocabulary) if vocabulary and vocabulary > 1 else LARGEST_CHANCE
+    if first is None or c.count < 5 or c.raw.loss[first] < chance or c.raw.step[0] > 20:
         return None
+    guessing = f"ln({vocabulary:,}) = {chance:.1f}" if vocabulary else f"ln(vocabulary), {chance:.1f} at most"
     return Signal(
-        f"The first logged loss is {c.raw.loss[first]:.1f}; guessing among all tokens gives ln(vocabulary), about "
-        "10.4 to "
-        "12.4. Labels that contain padding or image tokens, a wrong template or weights that were not loaded do this.",
+        f"The first logged loss is {c.raw.loss[first]:.1f}; guessing among all tokens gives {guessing}. "
+        "Labels that contain padding or image tokens, a wrong template or weights that were not loaded do this.",
         c.raw.step[first],
     )
 

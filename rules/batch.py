@@ -88,7 +88,12 @@ def too_few_steps(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[
     Known problems: when batch and epochs are at their limits there is nothing to change, and nothing is said.
     """
     steps, batch = facts.optimizer_steps, facts.effective_batch
-    if task.family not in ("sft", "classification", "pretraining", "preference") or steps is None or batch is None or steps >= 50:
+    if (
+        task.family not in ("sft", "classification", "pretraining", "preference")
+        or steps is None
+        or batch is None
+        or steps >= 50
+    ):
         return
     if train.max_steps is not None and train.max_steps > 0:
         yield Hit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import lora_advise.signal_numerics as seen
+from lora_advise.facts import Facts
 from lora_advise.finding import Confidence, Hit, Severity
 from lora_advise.rule import rule
 from lora_advise.run_facts import Run
@@ -111,17 +112,22 @@ def labels_trivial(run: Run) -> Iterator[Hit]:
 
 
 @rule("loss-starts-above-chance", "RUN007", Severity.NOTE, Confidence.MEASURED, ("arithmetic", "diagnosis-corpus"))
-def loss_starts_above_chance(run: Run) -> Iterator[Hit]:
+def loss_starts_above_chance(run: Run, facts: Facts) -> Iterator[Hit]:
     """The first loss is as high as guessing.
 
-    Why: guessing among V tokens costs ln V, 10.4 for 32,000 and 12.4 for 256,000. A pretrained model that starts near
-    it has not seen such text, or the labels, the template or the weights are wrong.
-    Example: {"step": [10, 20, 80, 120, 160, 200], "loss": [12.1, 2.0, 1.75, 1.73, 1.72, 1.72]}
+    Why: guessing among V tokens costs ln V, 10.4 for 32,000 and 12.5 for 262,144. A pretrained model that starts there
+    has not seen such text, or the labels, the template or the weights are wrong.
+    Example: {"step": [10, 20, 80, 120, 160, 200], "loss": [12.6, 2.0, 1.75, 1.73, 1.72, 1.72]}
     Instead: {"step": [10, 20, 80, 120, 160, 200], "loss": [2.1, 2.0, 1.75, 1.73, 1.72, 1.72]}
     Evidence: two labelled logs start so; one has padding in its labels, one only had a new output head.
-    Known problems: a new head or new tokens start there by right.
+    Known problems: a new head or new tokens start there by right. Without a plan the vocabulary is not known, and only
+        what lies above the largest one's is reported.
     """
-    yield from hits(seen.starts_above_chance(curves(run)), "train.loss_on", "data.format")
+    yield from hits(
+        seen.starts_above_chance(curves(run), facts.model.vocab_size if facts.model else None),
+        "train.loss_on",
+        "data.format",
+    )
 
 
 @rule("loss-not-finite", "RUN011", Severity.ERROR, Confidence.FACT, ("diagnosis-corpus",))

@@ -13,8 +13,16 @@ from lora_advise.rules.targets import matches
 
 HEADS = tuple(
     dict.fromkeys(
-        ("score", "classifier", "classification_head", "qa_outputs", "v_head", "head", "value_head")
-        + tuple(name for names in NEW_HEADS.values() for name in names)
+        (
+            "score",
+            "classifier",
+            "classification_head",
+            "qa_outputs",
+            "v_head",
+            "head",
+            "value_head",
+            *(name for names in NEW_HEADS.values() for name in names),
+        )
     )
 )
 """Names of the new heads that transformers adds to a base model."""

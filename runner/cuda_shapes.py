@@ -76,7 +76,7 @@ def _backward(loss: torch.Tensor) -> None:
 
 def attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    *_: Any, enable_gqa: bool = False, **__: Any,
 ) -> torch.Tensor:  # fmt: skip
     """scaled_dot_product_attention by the backend that CUDA would choose: flash, memory-efficient or math."""
     narrow = query.shape[-1] <= FLASH_WIDTH
@@ -148,7 +148,7 @@ def _half(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_meta and value.dtype in HALF
 
 
-def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, *_: Any, **__: Any) -> torch.Tensor:
     """CUDA's dropout: a copy, and a mask of one byte an element."""
     if not training or p == 0:
         return x
@@ -163,7 +163,7 @@ class _Dropout(torch.autograd.Function):
         return torch.empty_like(x)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+    def backward(_: Any, *grads: torch.Tensor) -> Any:
         return torch.empty_like(grads[0])
 
 

@@ -100,7 +100,9 @@ def _optim(train: TrainFacts, kind: str, said: list[str]) -> str:
 def _checkpointing(facts: Facts, train: TrainFacts, kind: str, said: list[str]) -> bool:
     meant = facts.hardware is not None and facts.hardware.kind == "cpu"
     if train.activation_checkpointing and kind == "cpu" and not meant:
-        said.append("train.activation_checkpointing: off on a CPU, which the plan was not made for: it costs time there.")
+        said.append(
+            "train.activation_checkpointing: off on a CPU, which the plan was not made for: it costs time there."
+        )
         return False
     return train.activation_checkpointing
 

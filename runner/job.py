@@ -19,7 +19,7 @@ from lora_advise.runner.load_model import load_base, load_tokenizer
 from lora_advise.runner.optimizer_groups import optimizer_for
 from lora_advise.runner.progress import Progress
 from lora_advise.runner.run_folder import CHECKPOINTS
-from lora_advise.runner.train_args import build_arguments, common_arguments, trainer_arguments
+from lora_advise.runner.train_args import build_arguments, common_arguments, trainer_arguments, without_router_loss
 from lora_advise.runner.trainers import build_trainer, trainer_classes
 from lora_advise.runner.watch import Interrupts, Watch
 
@@ -69,6 +69,10 @@ def make_job(facts: Facts, out: Path, console: Any, *, resumed: bool, signals: t
         # Several visible GPUs would otherwise be used through nn.DataParallel, which the plan does not mean.
         arguments._n_gpu = min(1, arguments.n_gpu)
     model = load_base(facts, effective, tokenizer, _classes(rows, task))
+    if without_router_loss(model.config, arguments):
+        deviations.append(
+            "The routers' balancing loss is off: TRL does not find the number of experts in this model's config."
+        )
     adapter = None if facts.lora is None else lora_config(facts.lora, task, model, deviations)
     interrupts, watch, progress = Interrupts(), Watch(train.max_grad_norm, signals), Progress(console)
     callbacks = [interrupts, watch, *([progress] if main_process() else []), *_patience(train, arguments, deviations)]

@@ -67,7 +67,7 @@ class _Layout(torch.optim.Optimizer):
         super().__init__(trained, {"lr": 1e-4})
         self._states = states
 
-    def step(self, closure: Any = None) -> Any:
+    def step(self, _: Any = None) -> Any:
         """Make the states of every parameter that has a gradient, once."""
         for group in self.param_groups:
             for p in group["params"]:

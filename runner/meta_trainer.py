@@ -14,7 +14,7 @@ from lora_advise.runner.adapter_config import lora_config
 from lora_advise.runner.builtin import builtin_model_path
 from lora_advise.runner.device import Effective
 from lora_advise.runner.meta_optimizer import optimizer_for
-from lora_advise.runner.train_args import build_arguments, common_arguments, trainer_arguments
+from lora_advise.runner.train_args import build_arguments, common_arguments, trainer_arguments, without_router_loss
 from lora_advise.runner.trainers import trainer_classes
 
 REHEARSED = ("sft", "dpo", "reward", "classification")
@@ -113,6 +113,7 @@ def _trl(facts: Facts, task: TaskFacts, model: Any, arguments: Any) -> Any:
     made = trainer_classes(task.trainer)[0]
     adapter = None if facts.lora is None else lora_config(facts.lora, task, model, [])
     if task.trainer == "sft":
+        without_router_loss(model.config, arguments)
         arguments.dataset_kwargs = {"skip_prepare_dataset": True}
     return made(
         model=model, args=arguments, train_dataset=_dataset(task.trainer), processing_class=_tokenizer(),

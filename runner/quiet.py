@@ -21,16 +21,22 @@ _ENVIRONMENT = {
 """Read when these libraries are first imported, and by TRL each time that a trainer is made."""
 
 
+_OPTIONAL_KERNEL = ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward")
+"""The logger and the note: a faster kernel from the hub, without which the backend computes the same. It comes whenever
+bitsandbytes happens to be imported first, so it is kept back for good."""
+
+
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Only errors of the training libraries are shown inside; settings of the process are put back at the end."""
     levels = {name: logging.getLogger(name).level for name in LOUD}
+    logging.getLogger(_OPTIONAL_KERNEL[0]).addFilter(_missed_kernel)
     with _environment(_ENVIRONMENT):
-        for name in LOUD:
-            logging.getLogger(name).setLevel(logging.ERROR)
+        _only_errors()
         from huggingface_hub import constants
 
         _import_uncompiled()
+        _only_errors()  # transformers gives its logger a level of its own when it is imported
         _bars(shown=False)
         telemetry, constants.HF_HUB_DISABLE_TELEMETRY = constants.HF_HUB_DISABLE_TELEMETRY, True
         try:
@@ -42,6 +48,16 @@ def quiet_libraries() -> Iterator[None]:
             _bars(shown=True)
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
+
+
+def _only_errors() -> None:
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _missed_kernel(record: logging.LogRecord) -> bool:
+    """Whether a record of bitsandbytes' CPU backend is anything but the note that an optional kernel is not installed."""
+    return not record.getMessage().startswith(_OPTIONAL_KERNEL[1])
 
 
 @contextmanager

@@ -27,9 +27,15 @@ class Traced(NamedTuple):
 
 
 def trace(
-    plan: Blueprint, facts: Facts, depth: int, *, half_adapters: bool = False, padded: bool | None = None
+    plan: Blueprint,
+    facts: Facts,
+    depth: int,
+    *,
+    half_adapters: bool = False,
+    padded: bool | None = None,
+    once: bool = False,
 ) -> Traced:
-    """Two optimizer steps and one evaluation step of the plan with that many layers.
+    """Two optimizer steps (or ``once`` one) and one evaluation step of the plan with that many layers.
 
     Several rows count as ``padded`` unless it is said that they are not.
     """
@@ -48,7 +54,7 @@ def trace(
         for parameter in trained:
             parameter.register_post_accumulate_grad_hook(lambda p: watch.hold([p.grad], "gradients"))
         with shapes, watch:
-            _steps(made, watch, mark, facts)
+            _steps(made, watch, mark, facts, once=once)
     return Traced(depth, watch.peaks, reserved_by(watch.events), sum(p.numel() for p in trained))
 
 
@@ -60,10 +66,10 @@ class _Marks:
         for index, layer in enumerate(layers):
             layer.register_forward_hook(self._after(index))
 
-    def begin(self) -> None:
-        """A micro-batch begins."""
+    def begin(self, stage: str) -> None:
+        """A forward pass begins, of that stage."""
         self._backward = False
-        self._watch.enter("forward", "activations")
+        self._watch.enter(stage, "activations")
 
     def _after(self, index: int) -> Any:
         def hook(_: Any, __: Any, output: Any) -> None:
@@ -83,14 +89,14 @@ class _Marks:
         self._watch.enter(f"backward {index}", "backward")
 
 
-def _steps(made: Rig, watch: StorageTrace, mark: _Marks, facts: Facts) -> None:
+def _steps(made: Rig, watch: StorageTrace, mark: _Marks, facts: Facts, *, once: bool) -> None:
     """A first step, which makes the optimizer's states; a second at full height; an evaluation."""
     train = facts.train
     accumulated = train is not None and train.gradient_accumulation_steps > 1
     clip = train.max_grad_norm if train is not None else 1.0
-    for micro_batches in (1, 2 if accumulated else 1):
+    for micro_batches in (1,) if once else (1, 2 if accumulated else 1):
         for _ in range(micro_batches):
-            mark.begin()
+            mark.begin("forward")
             _micro_batch(made)
         watch.enter("clipping", "step")
         if clip:
@@ -100,8 +106,7 @@ def _steps(made: Rig, watch: StorageTrace, mark: _Marks, facts: Facts) -> None:
         watch.hold([t for state in made.optimizer.state.values() for t in state.values() if _kept(t)], "optimizer")
         made.model.zero_grad()
     if train is not None and train.eval_strategy != "no":
-        mark.begin()
-        watch.enter("evaluation", "activations")
+        mark.begin("evaluation")
         made.model.eval()
         rows = (made.rows * train.per_device_eval_batch_size)[: train.per_device_eval_batch_size]
         made.trainer.prediction_step(made.model, made.trainer.data_collator(rows), prediction_loss_only=True)

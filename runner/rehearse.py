@@ -76,7 +76,7 @@ def _result(plan: Blueprint, facts: Facts, depths: Depths, traces: list[Traced],
 def _notes(plan: Blueprint, facts: Facts, said: tuple[str, ...]) -> tuple[str, ...]:
     found = []
     attention = attention_of(plan, facts)
-    if facts.train is not None and attention != facts.train.attn_implementation and attention != FLASH:
+    if facts.train is not None and attention not in (facts.train.attn_implementation, FLASH):
         found.append(
             f"{plan.class_name} has no {facts.train.attn_implementation} attention, so it runs eager attention."
         )

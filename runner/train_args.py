@@ -127,3 +127,16 @@ def build_arguments(config: Any, wanted: dict[str, Any], deviations: list[str]) 
     except (ValueError, TypeError, ImportError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise LoraAdviseError(f"{config.__name__} refuses the plan: {reason}") from error
+
+
+def without_router_loss(config: Any, arguments: Any) -> bool:
+    """Switch the routers' balancing loss off where TRL would look for a count that the model's config does not have.
+
+    TRL 1.16 reads ``num_experts``, which Granite and Phi mixtures call ``num_local_experts``; the first step would fail.
+    """
+    text = config.get_text_config()
+    wanted = hasattr(arguments, "router_aux_loss_coef") and hasattr(text, "output_router_logits")
+    if not wanted or hasattr(text, "num_experts"):
+        return False
+    arguments.router_aux_loss_coef = 0.0
+    return True

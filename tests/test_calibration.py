@@ -355,7 +355,7 @@ def test_a_run_on_a_cpu_keeps_nothing_and_given_peaks_are_kept(tmp_path: Path) -
     assert (run.date, run.versions["torch"]) == (record.ended, record.environment["torch"])
     longest = max(map(len, job.trainer.train_dataset["input_ids"]))
     assert run.predicted == estimate(plan.facts.changed({
-        "train": plan.facts.train.changed({"dtype": "float32", "optim": job.effective.optim, "activation_checkpointing": False}),
+        "train": plan.facts.train.changed({"dtype": "float32", "optim": job.effective.optim, "activation_checkpointing": job.effective.checkpointing}),
         "data": plan.facts.data.changed({"max_tokens": longest}),
     })).allocated  # fmt: skip
     path = calibration_file()

@@ -80,7 +80,7 @@ def write(folder, text):
         (json.dumps({**LLAMA, "head_dim": None, "num_attention_heads": 0}), "zero|side of 0"),
         ("[" * 100_000, "is not valid JSON"),
         ("\x00", "is not valid JSON"),
-        ('{"model_type": "llama", "hidden_size": 1e400}', "does not say hidden_size"),
+        ('{"model_type": "llama", "hidden_size": 1e400}', "says hidden_size = .inf., which is no whole number"),
     ],
 )
 def test_a_broken_config_is_one_clear_error(tmp_path, text, message):

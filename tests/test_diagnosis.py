@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 from lora_advise.checked import checked
 from lora_advise.diagnosis import DECISIONS, Diagnosis, diagnose, report_text
 from lora_advise.engine import lint
+from lora_advise.example_facts import EXAMPLE_MODELS
 from lora_advise.facts import Facts, LoraFacts, TaskFacts, TrainFacts
+from lora_advise.prescribe import Case, raise_rate
 from lora_advise.prescribe_changes import PRESCRIPTIONS
 from lora_advise.rule import Rule
 from lora_advise.rules.run_rules import RUN_RULES
 from lora_advise.run_facts import AdapterSignal, Run, log_entries
 from lora_advise.section import to_json
+from lora_advise.signal_curves import curves
 from lora_advise.sources import registry
 
 
@@ -333,3 +336,37 @@ def test_a_hundred_thousand_entries_take_seconds() -> None:
     # Sorting a million numbers takes 0.3 to 0.5 s on the machines this was written for; a slow machine slows both.
     assert time.process_time() - started < 8 * unit
     assert found.verdict == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "first", "fires"),
+    [
+        (675, 9.2, True),
+        (675, 6.4, False),
+        (32_000, 9.2, False),
+        (32_000, 10.5, True),
+        (None, 12.4, False),
+        (None, 12.6, True),
+    ],
+)
+def test_the_first_loss_is_compared_with_guessing_of_this_vocabulary(
+    vocabulary: int | None, first: float, fires: bool
+) -> None:
+    model = None if vocabulary is None else EXAMPLE_MODELS["llama-3.1-8b"].changed({"vocab_size": vocabulary})
+    facts = FACTS.changed({"model": model})
+    losses = [first, 2.0, *[1.8 - 0.001 * i for i in range(30)]]
+    result = lint(facts, RUN_RULES, run=run_of({"loss": losses}))
+    found = [f for f in result.findings if f.rule == "loss-starts-above-chance"]
+    assert bool(found) is fires
+    if fires and vocabulary:
+        assert f"ln({vocabulary:,})" in found[0].message
+
+
+@pytest.mark.parametrize(("rate", "offers"), [(3e-4, None), (5e-4, None), (1e-4, 3e-4), (2e-4, 3e-4)])
+def test_a_rate_at_or_above_the_usual_one_is_not_raised(rate: float, offers: float | None) -> None:
+    lora = LoraFacts(r=16, lora_alpha=32)
+    train = FACTS.train.changed({"learning_rate": rate})  # type: ignore[union-attr]
+    run = run_of({"loss": [2.0, 1.9, 1.8]})
+    case = Case(FACTS.changed({"train": train, "lora": lora}), run, curves(run), None)
+    found = raise_rate(case, 2.0)
+    assert (None if found is None else found.value) == offers

@@ -164,7 +164,9 @@ def test_a_refused_kernel_is_one_sentence(tmp_path: Path) -> None:
     facts = advise(str(tmp_path / "neo"), "qa", gpu="cpu", attention="sdpa").facts
     assert facts.model is not None
     tokenizer = load_tokenizer(facts.model)
-    with pytest.raises(LoraAdviseError, match="no sdpa attention for this model; set train.attn_implementation to eager"):
+    with pytest.raises(
+        LoraAdviseError, match=r"no sdpa attention for this model; set train\.attn_implementation to eager"
+    ):
         load_base(facts, settle(facts), tokenizer)
     mended = advise(str(tmp_path / "neo"), "qa", gpu="cpu").facts
     assert load_base(mended, settle(mended), tokenizer).config._attn_implementation == "eager"

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -245,10 +246,20 @@ def test_loss_falls_and_answers_become_right(trained: tuple[Any, str, Path]) -> 
 
 def test_what_could_not_be_applied_is_said_and_recorded(trained: tuple[Any, str, Path]) -> None:
     outcome, said, out = trained
-    for field in ("train.dtype bfloat16", "train.optim paged_adamw_8bit", "train.activation_checkpointing"):
+    for field in ("train.dtype bfloat16", "train.optim paged_adamw_8bit"):
         assert any(line.startswith(field) for line in outcome.deviations), field
         assert field in said
     assert read_run(out / "run.json").deviations == outcome.deviations
+
+
+def test_checkpointing_of_a_plan_for_a_gpu_is_off_on_a_cpu(model: Path, tmp_path: Path) -> None:
+    from lora_advise.runner.device import settle
+
+    for_cpu = make_plan(model, write(tmp_path / "train.jsonl", rows(8)), train={"activation_checkpointing": True}).facts
+    card = HardwareFacts(name="GeForce RTX 4090", memory_gib=24.0)
+    for_gpu = for_cpu.changed({"hardware": card})
+    assert settle(for_cpu).checkpointing
+    assert settle(for_gpu).checkpointing == (settle(for_gpu).device == "cuda")
 
 
 def test_record_holds_the_run(trained: tuple[Any, str, Path]) -> None:
@@ -281,7 +292,9 @@ def test_adapter_loads_with_plain_peft_and_changes_the_model(model: Path, traine
             assert not torch.allclose(changed, loaded(ids).logits)
     assert not (adapter / "training_args.bin").exists()
     assert (adapter / "tokenizer.json").is_file()
-    assert "PeftModel.from_pretrained" in (adapter / "README.md").read_text()
+    said: dict[str, Any] = {}
+    exec((adapter / "README.md").read_text().split("```python\n")[1].split("```")[0], said)
+    assert said["model"].peft_config["default"].r == loaded.peft_config["default"].r
 
 
 def test_existing_run_is_refused_and_force_keeps_it(
@@ -526,17 +539,20 @@ LONG = {"max_steps": 12, "logging_steps": 1, "eval_steps": 6, "save_steps": 6}
 def test_an_interrupted_run_goes_on_where_it_stopped(model: Path, tmp_path: Path, ctrl_c: Any) -> None:
     data = write(tmp_path / "train.jsonl", rows(96))
     plan = make_plan(model, data, train=LONG)
-    halted, said = run(plan, tmp_path / "out", stream=ctrl_c("step 5/"))
+    out = tmp_path / "o ut"
+    halted, said = run(plan, out, stream=ctrl_c("step 5/"))
     assert halted.exit_code == 130
-    assert "--resume" in said
-    stopped = read_run(tmp_path / "out" / "run.json")
+    hint = next(line for line in said.splitlines() if line.startswith("Go on with: "))
+    words = shlex.split(hint.removeprefix("Go on with: "))
+    assert words == ["lora-advise", "run", str(out / "lora-advise.yaml"), "--out", str(out), "--resume"]
+    stopped = read_run(out / "run.json")
     assert stopped.outcome == "interrupted"
     assert 5 <= stopped.steps_done <= 6
-    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
-    again, said = run(plan, tmp_path / "out", resume=True)
+    assert (out / "adapter" / "adapter_model.safetensors").is_file()
+    again, said = run(plan, out, resume=True)
     assert again.exit_code in {0, 1}
     assert f"Going on from checkpoint-{stopped.steps_done}" in said
-    whole = read_run(tmp_path / "out" / "run.json")
+    whole = read_run(out / "run.json")
     assert whole.outcome == "finished"
     assert whole.steps_done == 12
     assert [e.step for e in whole.log if e.loss is not None] == list(range(1, 13))
@@ -585,3 +601,26 @@ def test_a_second_interrupt_aborts_at_once() -> None:
         assert control.should_training_stop
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_libraries_are_quiet_but_for_errors(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    import logging
+
+    from lora_advise.runner.quiet import quiet_libraries
+
+    backend = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    with quiet_libraries():
+        import transformers  # noqa: F401 - sets the level of its own logger when it is first imported
+
+        logging.getLogger("transformers.trainer_utils").warning("mtime may not be reliable on this filesystem")
+        backend.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s", "no module")
+        logging.getLogger("transformers.trainer_utils").error("a real error")
+    backend.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s", "no module")
+    backend.warning("another warning")
+    said = capfd.readouterr().err + caplog.text
+    assert "mtime" not in said
+    assert "gemm_4bit" not in said
+    assert "a real error" in said
+    assert "another warning" in said
