@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lora_advise.draft import Draft
 from lora_advise.facts import Facts, HardwareFacts, LoraFacts, Method, QuantFacts, Sharding, StackFacts, TrainFacts
-from lora_advise.model_kernels import DEQUANTIZED, OWN, foreign_format
+from lora_advise.model_kernels import DEQUANTIZED, NO_FOUR_BITS, OWN, foreign_format
 from lora_advise.plan import Fit
 
 SMALL = 1.5
@@ -183,7 +183,7 @@ def four_bits_possible(draft: Draft) -> bool:
         return False
     if foreign_format(draft.model.checkpoint_quantization):
         return False
-    return not draft.model.model_type.startswith("qwen3_5")
+    return not draft.model.model_type.startswith("qwen3_5") and draft.model.model_type not in NO_FOUR_BITS
 
 
 def _bits(draft: Draft) -> str:

@@ -57,6 +57,9 @@ class Case(NamedTuple):
     saved_temporary: int
     dropout: bool
     all_targets: bool
+    """Whether the MLP has adapters."""
+    attention_targets: bool
+    """Whether attention has."""
     merged: int
     """Bytes of the merged weights that adapters on fused experts, and DoRA, form in one layer."""
     merged_kept: int
@@ -116,6 +119,7 @@ def case_of(facts: Facts, stack: Stack | None = None) -> Case:
         saved_temporary=step_temporary(train.optim, wide),
         dropout=lora is not None and lora.lora_dropout > 0,
         all_targets=any(t.module.role in ("mlp", "expert", "shared_expert") for t in chosen),
+        attention_targets=any(t.module.role in ("attention", "mixer") for t in chosen),
         merged=sum(merged),
         merged_kept=merged[0],
         vision=model.has_vision,
@@ -180,19 +184,22 @@ def width_of(model: ModelFacts) -> Width:
 
 
 def _merged(model: ModelFacts, facts: Facts, stack: Stack) -> tuple[int, int]:
-    """Bytes of merged weights in one layer, of fused experts and of DoRA: both form the whole product BA.
+    """Bytes of merged weights in one layer: what its backward pass needs again, and what is alive only while they are made.
 
-    PEFT's ``ParamWrapper`` holds the product and its sum with the base for all experts; DoRA multiplies an identity of
-    size d_in through A and B and adds the base for its norm, one matrix at a time (``tuners/lora/dora.py``).
+    PEFT's ``ParamWrapper`` adds the product BA of all experts to the base: the sums are kept in 16 bits, and the product of
+    the last parameter is alive beside them. DoRA multiplies an identity of size d_in through A and B and adds the base for
+    its norm, one matrix at a time (``tuners/lora/dora.py``).
     """
     lora = facts.lora
     if lora is None:
         return 0, 0
-    experts, largest = 0, 0
+    experts: list[int] = []
+    largest = 0
     for target in targets(model, lora):
         m = target.module
         if m.kind == "parameter":
-            experts += m.weights * (stack.adapter_bytes + 2) // max(1, model.num_hidden_layers)
+            experts.append(m.weights // max(1, model.num_hidden_layers))
         elif lora.use_dora:
             largest = max(largest, (m.d_in * m.d_in + 2 * m.d_in * m.d_out) * stack.adapter_bytes)
-    return experts, largest
+    product = 4 if stack.mode in ("no-amp", "kbit") else 2
+    return 2 * sum(experts), largest + product * min(experts, default=0)

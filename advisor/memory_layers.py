@@ -20,7 +20,7 @@ checkpointing, and above what is kept without; the forward pass of an evaluation
 
 BASES = {"no-amp": "amp", "bf16": "amp", "kbit": "nf4", "kbit-amp": "nf4"}
 """The precision in which model types were traced, for those in which they were not."""
-TYPE, HIDDEN = 0, 1
+TYPE, HIDDEN, HEADS = 0, 1, 3
 """Places in the key of a layer."""
 WHOLE_MASK, LAYER_MASK = 1.0, 2.0
 """Bytes per entry of the boolean mask that the model makes once, and of its copy in the query's dtype in every layer."""
@@ -72,14 +72,14 @@ def checkpoints_per_token(case: Case) -> int:
 
 def traced(case: Case) -> bool:
     """Whether layers of this model type were traced."""
-    return case.key[TYPE] == "llama" or _row(case) is not None
+    return case.key[TYPE] == "llama" or bool(_rows(case.key))
 
 
 def masked(case: Case, rows: int, length: int) -> bool:
     """Whether a mask reaches sdpa: padded rows, packed rows, or rows longer than a sliding window."""
-    row = _row(case)
-    window = row["window"] if row is not None else None
-    return case.attn == "sdpa" and (rows > 1 or case.packing or bool(window and length >= window))
+    rows_of_type = _rows(case.key)
+    window = rows_of_type[0][0]["window"] if rows_of_type else None
+    return case.attn == "sdpa" and not _eager(case) and (rows > 1 or case.packing or bool(window and length >= window))
 
 
 def mask_entries(case: Case, rows: int, length: int) -> int:
@@ -110,73 +110,90 @@ def _rank_bytes(case: Case) -> float:
 
 def _lines(case: Case, quantity: Quantity) -> list[_Line]:
     """The lines of this run: the traced layer's of its type, moved by what its adapters and precision change in a Llama."""
-    table, row = _table(), _row(case)
-    setting = table["llama"][_setting(case, quantity, table)]
-    here = setting[quantity]
+    rows, widths = _rows(case.key), widths_of(case.width)
+    key = _setting(case, quantity)
+    here = _llama(key)[quantity]
     if case.stack.experts == "loop" and case.width.expert:
-        return [_looped(case, quantity, line, setting, table) for line in here]
-    if row is None:
-        return [_line(case, quantity, line, table) for line in here]
+        return [_looped(case, key, n, quantity) for n in range(len(here))]
+    if not rows or (_writes_scores(case) and not _eager(case)):
+        norms = _norms(case, quantity) - _bare_attention(case, quantity)
+        return [
+            _Line(_bare(key, quantity, n, widths) + norms, line[5] * case.width.heads, bool(line[6]))
+            for n, line in enumerate(here)
+        ]
     mode = BASES.get(case.stack.mode, case.stack.mode)
-    mode = mode if mode in row else "amp"
-    own = row[mode][quantity]
-    if case.attn == "eager" and row["attention"] != "eager":
-        return [_line(case, quantity, line, table) for line in here]
-    base = table["llama"][f"{mode}/all/plain"][quantity]
-    share = case.width.hidden / row["key"][HIDDEN]
-    moved = _value(here[0], case) - _value(base[0], case)
+    mode = mode if mode in rows[0][0] else "amp"
+    traced_as = f"{mode}/attention/plain" if case.width.expert else f"{mode}/all/plain"
+    moved = _bare(_setting(case, quantity, eager=False), quantity, 0, widths) - _bare(traced_as, quantity, 0, widths)
+    base = f"{mode}/eager" if _eager(case) else traced_as
     found = []
-    for line in own:
-        matching = base[1] if line[2] and len(base) > 1 else base[0]
-        rank = 2.0 * row["ranks"] - 2.0 * table["rank"] * 7
-        added = line[0] - rank - _at(matching, row["widths"])
-        square = 0.0 if row["attention"] == "eager" and case.attn == "flash_attention_2" else line[1]
-        plain = _value(matching, case) + moved - _traced_ranks(case, quantity, table)
-        found.append(_Line(plain + share * added, square, bool(line[2])))
+    for n, line in enumerate(rows[0][0][mode][quantity]):
+        place = n if n < len(_llama(base)[quantity]) else 0
+        added = sum(weight * _added(row, mode, quantity, n, (base, place)) for row, weight in rows)
+        square = line[1] / max(1, rows[0][0]["key"][HEADS]) * case.width.heads
+        square = 0.0 if _eager(case) and case.attn == "flash_attention_2" else square
+        token = _bare(base, quantity, place, widths) + moved + added + _norms(case, quantity)
+        token -= _bare_attention(case, quantity)
+        found.append(_Line(token, square, bool(line[2])))
     return found
 
 
-def _looped(case: Case, quantity: Quantity, line: list[float], setting: dict[str, Any], table: dict[str, Any]) -> _Line:
-    """Experts one after the other: what is kept counts once per chosen expert, the rest for one expert's tokens only."""
-    width, kept = case.width, setting["kept"][0][3]
-    dense = _at(line, (width.hidden, width.attention, width.kv, width.dense))
-    experts = width.expert * width.chosen * (kept + max(0.0, line[3] - kept) / max(1, width.experts))
-    return _Line(dense + experts - _traced_ranks(case, quantity, table), line[5] * width.heads, bool(line[6]))
+def _added(row: dict[str, Any], mode: str, quantity: Quantity, n: int, base: tuple[str, int]) -> float:
+    """What that traced model adds to a Llama layer of its widths, bytes per token."""
+    own = row[mode][quantity][n][0] - 2.0 * row["ranks"]
+    return float(own - _bare(base[0], quantity, base[1], row["widths"]))
 
 
-def _traced_ranks(case: Case, quantity: Quantity, table: dict[str, Any]) -> float:
-    """Bytes per token of the ranks with which the Llama layer was traced: seven adapters, in full fine-tuning none.
+def _bare(key: str, quantity: Quantity, n: int, widths: Any) -> float:
+    """Bytes per token of a Llama layer of these widths in that setting, without what the adapters' ranks add."""
+    line = _llama(key)[quantity][min(n, len(_llama(key)[quantity]) - 1)]
+    mode, _, rest = key.partition("/")
+    adapters = 0 if mode == "full" else 4 if rest.startswith("attention") else 7
+    wide = 4.0 if mode in ("no-amp", "kbit") else 2.0
+    return float(sum(c * w for c, w in zip(line, widths, strict=False)) + line[4] - wide * _table()["rank"] * adapters)
 
-    The backward pass of full fine-tuning is that of 16-bit adapters on everything, above which it keeps both norms' inputs.
-    """
-    if case.method == "full" and quantity not in ("hump", "hump_kept"):
+
+def _llama(key: str) -> Any:
+    return _table()["llama"][key]
+
+
+def _bare_attention(case: Case, quantity: Quantity) -> float:
+    """What adapters on attention keep, where only the MLP has adapters: attention alone keeps 8 h + 4 q without them."""
+    if case.attention_targets or not case.all_targets or case.width.expert or quantity not in ("kept", "hump"):
         return 0.0
-    norms = 4.0 * case.width.hidden if case.method == "full" and quantity == "hump" else 0.0
-    return -norms + (4.0 if case.stack.mode in ("no-amp", "kbit") else 2.0) * float(table["rank"]) * 7
+    hidden, query = _llama(f"{case.stack.mode}/attention/{'dropout' if case.dropout else 'plain'}")["kept"][0][:2]
+    kept = (hidden - 8.0) * case.width.hidden + (query - 4.0) * case.width.attention
+    return 0.0 if case.stack.mode == "kbit" else float(kept)
 
 
-def _line(case: Case, quantity: Quantity, line: list[float], table: dict[str, Any]) -> _Line:
-    return _Line(_value(line, case) - _traced_ranks(case, quantity, table), line[5] * case.width.heads, bool(line[6]))
+def _norms(case: Case, quantity: Quantity) -> float:
+    """Full fine-tuning is traced as 16-bit adapters on everything; above these it keeps the inputs of both norms."""
+    return 4.0 * case.width.hidden if case.method == "full" and quantity == "hump" else 0.0
 
 
-def _value(line: list[float], case: Case) -> float:
-    return _at(line, widths_of(case.width))
+def _eager(case: Case) -> bool:
+    """Whether this model type has no attention but eager."""
+    rows = _rows(case.key)
+    return bool(rows) and rows[0][0]["attention"] == "eager"
 
 
-def _at(line: list[float], widths: Any) -> float:
-    return sum(c * w for c, w in zip(line, widths, strict=False)) + line[4]
+def _looped(case: Case, key: str, n: int, quantity: Quantity) -> _Line:
+    """Experts one after the other: what is kept counts once per chosen expert, the rest for one expert's tokens only."""
+    width, line, kept = case.width, _llama(key)[quantity][n], _llama(key)["kept"][0][3]
+    dense = _bare(key, quantity, n, (width.hidden, width.attention, width.kv, width.dense))
+    experts = width.expert * width.chosen * (kept + max(0.0, line[3] - kept) / max(1, width.experts))
+    return _Line(dense + experts, line[5] * width.heads, bool(line[6]))
 
 
-def _setting(case: Case, quantity: Quantity, table: dict[str, Any]) -> str:
+def _setting(case: Case, quantity: Quantity, *, eager: bool = True) -> str:
+    """The key of the Llama layer that is nearest to this run."""
     mode = case.stack.mode
-    if case.method == "full" and case.attn != "eager":
-        return "bf16/all/plain" if quantity in ("hump", "hump_kept") else "full/all/plain"
-    if case.attn == "eager":
+    if eager and case.attn == "eager":
         return f"{BASES.get(mode, mode)}/eager"
-    # Without an MLP of its own beside the experts, adapters on everything are adapters on attention.
-    everywhere = case.all_targets or not case.width.dense
-    key = f"{mode}/{'all' if everywhere else 'attention'}/{'dropout' if case.dropout else 'plain'}"
-    return key if key in table["llama"] else "amp/all/plain"
+    if case.method == "full":
+        return "bf16/all/plain" if quantity in ("hump", "hump_kept") else "full/all/plain"
+    everywhere = case.all_targets and not case.width.expert
+    return f"{mode}/{'all' if everywhere else 'attention'}/{'dropout' if case.dropout else 'plain'}"
 
 
 @cache
@@ -188,15 +205,48 @@ def _table() -> dict[str, Any]:
     return {**found, "types": types}
 
 
-def _row(case: Case) -> Any:
-    """The traced model with these dimensions, else the one of that type whose hidden width is nearest."""
-    return _nearest(case.key)
+Weighted = tuple[tuple[Any, float], ...]
+"""Traced models, and how often each one's own part counts."""
 
 
 @cache
-def _nearest(key: tuple[str | int | None, ...]) -> Any:
-    rows = _table()["types"].get(key[TYPE], ())
+def _rows(key: tuple[str | int | None, ...]) -> Weighted:
+    """The traced model with these dimensions, else those of its type from which its own part is made.
+
+    A Llama of other dimensions needs none: the formula is a Llama's.
+    """
+    rows = sorted(_table()["types"].get(key[TYPE], ()), key=lambda row: row["key"][HIDDEN])
     exact = [row for row in rows if tuple(row["key"]) == key]
-    if exact or not rows:
-        return exact[0] if exact else None
-    return min(rows, key=lambda row: abs(row["key"][HIDDEN] - int(key[HIDDEN] or 0)))
+    if exact or not rows or key[TYPE] == "llama":
+        return tuple((row, 1.0) for row in exact[:1])
+    hidden = int(key[HIDDEN] or 0)
+    below = [row for row in rows if row["key"][HIDDEN] <= hidden] or rows[:1]
+    above = [row for row in rows if row["key"][HIDDEN] > hidden] or rows[-1:]
+    low, high = below[-1], above[0]
+    if low is not high and _alike(low, high):
+        if (both := _both(key, low, high)) is not None:
+            return both
+        share = (hidden - low["key"][HIDDEN]) / max(1, high["key"][HIDDEN] - low["key"][HIDDEN])
+        if 0.0 < share < 1.0:
+            return tuple((row, w * hidden / row["key"][HIDDEN]) for row, w in ((low, 1.0 - share), (high, share)))
+    nearest = min((low, high), key=lambda row: abs(row["key"][HIDDEN] - hidden))
+    return ((nearest, hidden / nearest["key"][HIDDEN]),)
+
+
+def _both(key: tuple[str | int | None, ...], low: dict[str, Any], high: dict[str, Any]) -> Weighted | None:
+    """Weights with which two models give this one's hidden width and its heads' widths: what norms of both add is linear."""
+    heads, shared, width = (int(key[place] or 0) for place in (HEADS, HEADS + 1, HEADS + 2))
+    mine = (int(key[HIDDEN] or 0), (heads + shared) * width)
+    a, b = ((row["widths"][0], row["widths"][1] + row["widths"][2]) for row in (low, high))
+    across = a[0] * b[1] - b[0] * a[1]
+    if abs(across) < 0.1 * (a[0] * b[1] + b[0] * a[1]):
+        return None
+    one = (mine[0] * b[1] - b[0] * mine[1]) / across
+    other = (a[0] * mine[1] - mine[0] * a[1]) / across
+    return ((low, one), (high, other)) if 0.0 <= one <= 8.0 and 0.0 <= other <= 8.0 else None
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two rows have the same precisions and lines, so that they can be mixed."""
+    modes = [mode for mode in ("amp", "nf4") if mode in one]
+    return all(mode in other and all(len(one[mode][q]) == len(other[mode][q]) for q in one[mode]) for mode in modes)

@@ -94,7 +94,7 @@ def layer_terms(case: Case, rows: int, length: int) -> tuple[Term, ...]:
     terms = [
         Term("layer", "The layer at work", max(0.0, activations), _layer_note(case)),
         Term("dequant", "Dequantised copy of the largest matrix", size.matrix),
-        Term("merged", "Merged adapter weights", case.merged, "DoRA, or adapters on fused experts"),
+        Term("merged", "Merged adapter weights", _merged(case), "DoRA, or adapters on fused experts"),
     ]
     if case.checkpointing:
         terms.append(_copies(case, layers=1))
@@ -108,6 +108,11 @@ def layer_terms(case: Case, rows: int, length: int) -> tuple[Term, ...]:
         units = 0 if case.stack.keeps_gathered else 3 if case.method == "full" else 1
         terms.append(Term("unit", "Gathered layers", units * case.weights.layer if case.shards_weights else 0))
     return tuple(term for term in terms if term.bytes)
+
+
+def _merged(case: Case) -> int:
+    """Without checkpointing every layer keeps what its backward pass needs again; it is counted there."""
+    return case.merged if case.checkpointing else case.merged - case.merged_kept
 
 
 def forward_terms(case: Case, rows: int, length: int) -> tuple[Term, ...]:
@@ -171,10 +176,11 @@ def _versions_per_token(case: Case) -> float:
     change = case.stack.dora - _one_dropout(case)
     if case.stack.repeats_kv:
         change += 4.0 * max(0, width.attention - width.kv)
-    if case.stack.saves_inputs and case.stack.mode == "nf4":
-        # One 16-bit tensor feeds q, k and v and one feeds gate and up, and flash attention keeps its output anyway; the
-        # layer's own figure counts every matrix's input, as where autocast casts an fp32 stream for each.
-        change -= 8.0 * width.hidden
+    if case.stack.saves_inputs:
+        # Inputs of 4-bit products: one 16-bit tensor feeds q, k and v and one feeds gate and up, and flash attention keeps
+        # its output anyway; where autocast casts an fp32 stream, every product has a copy of its own.
+        inputs = 4.0 if case.stack.mode == "nf4" else 12.0
+        change += inputs * width.hidden + 2.0 * (width.dense + width.expert * width.chosen)
     if case.stack.triton:
         # Two norms keep no fp32 input (4 h each) but the 16-bit stream between attention and MLP; the fused adapters
         # of quantised layers add their product in place instead of to a copy of the result.

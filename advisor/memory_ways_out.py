@@ -9,12 +9,15 @@ from lora_advise import memory
 from lora_advise.facts import GIB, Facts, HardwareFacts, Method, StackFacts, TrainFacts
 from lora_advise.memory_case import case_of, length_of
 from lora_advise.memory_stages import peak_stage
+from lora_advise.model_kernels import NO_FOUR_BITS, attention_refused, foreign_format
 from lora_advise.plan import WayOut
 
 SHORTEST = 512
 """Tokens below which a shorter ``max_length`` is no longer offered."""
 SMALL = 1_500_000_000
 """Parameters below which 4 bits save next to nothing (evidence, section 5.1)."""
+LARGE_RANK = 64
+"""Rank above which a smaller one is offered; published recipes for small data go no higher."""
 WORTH = 0.02
 """Share of the peak that a change must save to be worth naming."""
 COUNTS = (2, 4, 8, 16, 32)
@@ -81,7 +84,7 @@ def _steps(facts: Facts) -> Iterator[tuple[_Step, ...]]:
     train = facts.train
     if train is None:
         return
-    for step in (*_same_result(train), *_other_precision(facts, train)):
+    for step in (*_same_result(facts, train), *_other_precision(facts, train)):
         yield (step,)
     shorter = _shorter(length_of(facts, train))
     for degrees in (*_fewer_completions(facts, train), shorter, _offload(facts), _more_devices(facts)):
@@ -113,7 +116,7 @@ def _fewer_completions(facts: Facts, train: TrainFacts) -> Iterator[tuple[_Step,
     )  # fmt: skip
 
 
-def _same_result(train: TrainFacts) -> Iterator[_Step]:
+def _same_result(facts: Facts, train: TrainFacts) -> Iterator[_Step]:
     """Changes after which the run computes the same, in another order or with other kernels."""
     batch = train.per_device_train_batch_size
     if batch > 1:
@@ -121,21 +124,28 @@ def _same_result(train: TrainFacts) -> Iterator[_Step]:
         yield _Step(
             f"micro-batch 1 with {accumulation} accumulation steps",
             "speed only: the effective batch stays the same",
-            {"train.per_device_train_batch_size": 1, "train.gradient_accumulation_steps": accumulation},
-        )
+            {"train.per_device_train_batch_size": 1, "train.gradient_accumulation_steps": accumulation,
+             "train.per_device_eval_batch_size": 1},
+        )  # fmt: skip
+    elif train.per_device_eval_batch_size > 1 and train.eval_strategy != "no":
+        yield _Step("evaluation batch 1", "speed of the evaluation only", {"train.per_device_eval_batch_size": 1})
     if not train.activation_checkpointing:
         yield _Step(
             "activation checkpointing on", "about a third more compute", {"train.activation_checkpointing": True}
         )
-    if train.attn_implementation == "eager":
-        yield _Step(
-            "fused attention (sdpa)", "nothing, where the model supports it", {"train.attn_implementation": "sdpa"}
-        )
-    elif train.attn_implementation == "sdpa":
-        yield _Step("FlashAttention 2: no mask", "a package to install, on Ampere or newer",
-                    {"train.attn_implementation": "flash_attention_2"})  # fmt: skip
+    yield from _kernels(facts, train)
     if not train.use_liger_kernel:
         yield _Step("fused loss (Liger kernel)", "a package to install", {"train.use_liger_kernel": True})
+
+
+def _kernels(facts: Facts, train: TrainFacts) -> Iterator[_Step]:
+    """Attention that writes no score matrix, where the model's class has it."""
+    kind = facts.model.model_type if facts.model else ""
+    if train.attn_implementation == "eager" and not attention_refused(kind, "sdpa"):
+        yield _Step("fused attention (sdpa)", "nothing", {"train.attn_implementation": "sdpa"})
+    elif train.attn_implementation != "flash_attention_2" and not attention_refused(kind, "flash_attention_2"):
+        yield _Step("FlashAttention 2: no mask", "a package to install, on Ampere or newer",
+                    {"train.attn_implementation": "flash_attention_2"})  # fmt: skip
 
 
 def _other_precision(facts: Facts, train: TrainFacts) -> Iterator[_Step]:
@@ -146,7 +156,11 @@ def _other_precision(facts: Facts, train: TrainFacts) -> Iterator[_Step]:
     if "8bit" not in train.optim:
         yield _Step("paged 8-bit AdamW", "a little precision in the moments; states spill to host memory",
                     {"train.optim": "paged_adamw_8bit"})  # fmt: skip
+    if facts.lora is not None and facts.lora.r > LARGE_RANK:
+        yield _Step(f"rank {LARGE_RANK}", "capacity that few data sets need", {"lora.r": LARGE_RANK})
     if model is None or facts.method == "qlora" or model.kind == "encoder" or model.total_params <= SMALL:
+        return
+    if foreign_format(model.checkpoint_quantization) or model.model_type in NO_FOUR_BITS:
         return
     if not model.model_type.startswith("qwen3_5"):
         # Trainers of that hybrid family advise against 4 bits (evidence, section 5.1, point 6).
@@ -207,7 +221,7 @@ def _larger_devices(facts: Facts) -> Iterator[dict[str, Any]]:
     if facts.hardware is None:
         return
     for size in TABLE_SIZES:
-        if size > facts.hardware.memory_gib:
+        if size > 1.05 * facts.hardware.memory_gib:
             yield {"hardware": card_of_size(size).changed({"count": facts.hardware.count})}
     for count in (*COUNTS, 64):
         if count > facts.hardware.count:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import Facts, LinearModule, ModelFacts
 from lora_advise.memory_stack import Stack
+from lora_advise.model_kernels import NO_FOUR_BITS
 
 NF4 = 0.5
 """Bytes per weight in 4 bits; the scales come on top."""
@@ -53,7 +54,8 @@ def weights_of(facts: Facts, model: ModelFacts, stack: Stack) -> Weights:
     plain = 4 if facts.train is not None and facts.train.dtype == "float32" else 2
     four = facts.quant is not None and facts.quant.load_in_4bit
     eight = facts.quant is not None and facts.quant.load_in_8bit and not four
-    packed = [m for m in model.modules if quantisable(m, stack)] if four or eight else []
+    fits = (four or eight) and model.model_type not in NO_FOUR_BITS
+    packed = [m for m in model.modules if quantisable(m, stack)] if fits else []
     count = sum(m.weights for m in packed)
     head = model.vocab_size * model.hidden_size
     roots = min(head * (1 if model.tie_word_embeddings else 2), model.total_params - count)

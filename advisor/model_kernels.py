@@ -38,6 +38,10 @@ gpt-oss, DeepSeek (V3 style and V4 style) and MiniMax are named in the quantizer
 their makers' model cards as far as these are known, and were not read again. A config.json says it itself.
 """
 
+NO_FOUR_BITS = frozenset(("falcon",))
+"""Model types whose linear layers are a class of their own: transformers replaces ``nn.Linear`` by exact type, so that
+nothing of them gets 4 bits (``replace_with_bnb_linear``; seen in traces of transformers 5.24)."""
+
 DEQUANTIZED = ("mxfp4", "fp8")
 """Formats that transformers can turn into 16-bit weights while it loads (``dequantize=True``)."""
 

@@ -43,7 +43,7 @@ def _distinct() -> Iterator[ModelFacts]:
     seen = set()
     for name in catalogue.index():
         row = catalogue.row(name)
-        if row["class"] is None or row["kind"] in ("encoder", "encoder-decoder"):
+        if row["class"] is None or row["kind"] == "encoder-decoder":
             continue
         model = catalogue.resolve_model(row["id"])[0]
         if (key := layer_key(model)) not in seen:

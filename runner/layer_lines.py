@@ -80,10 +80,11 @@ def run(model: ModelFacts, setting: Setting, length: int, *, rows: int = 1, chec
     """A run of that many rows of that length. Several rows have padding, so attention gets a mask."""
     framework, packed, _ = MODES[setting.mode]
     return Facts(
-        task=TaskFacts(name="chat", family="sft"), model=model, stack=StackFacts(framework=framework),
+        task=_task(model), model=model, stack=StackFacts(framework=framework),
         lora=LoraFacts(
             r=RANK, lora_alpha=16, lora_dropout=0.1 if setting.dropout else 0.0,
-            target_modules="all-linear" if setting.everywhere else ATTENTION,
+            target_modules=_targets(model, setting),
+            task_type="SEQ_CLS" if model.kind == "encoder" else "CAUSAL_LM",
             exclude_modules=tuple(sorted({m.name for m in refused(model, model.modules)})) or None,
         )
         if setting.mode != "full"
@@ -95,6 +96,13 @@ def run(model: ModelFacts, setting: Setting, length: int, *, rows: int = 1, chec
             optim="adamw_torch_fused", activation_checkpointing=checkpointing, attn_implementation=setting.attention,
         ),
     )  # fmt: skip
+
+
+def _task(model: ModelFacts) -> TaskFacts:
+    """Encoders are trained as classifiers."""
+    if model.kind == "encoder":
+        return TaskFacts(name="classification", family="classification", trainer="classification")
+    return TaskFacts(name="chat", family="sft")
 
 
 def measure(
@@ -186,6 +194,13 @@ def lines(plan: Blueprint, model: ModelFacts, setting: Setting) -> dict[str, lis
             above = small[name] - _UNPACKED.get(name, 0) * matrix
             found[name].append((round(above / length - found[name][0][1] * short, 1), found[name][0][1], 1))
     return found
+
+
+def _targets(model: ModelFacts, setting: Setting) -> str | tuple[str, ...]:
+    """All linear layers, but attention alone beside experts: PEFT turns the names of their MLP into the fused experts."""
+    if model.with_role("expert"):
+        return tuple(sorted({m.name for m in model.with_role("attention") if m.kind == "linear"}))
+    return "all-linear" if setting.everywhere else ATTENTION
 
 
 class Point(NamedTuple):

@@ -97,7 +97,7 @@ def _steps(made: Rig, watch: StorageTrace, mark: _Marks, facts: Facts, *, once: 
     for micro_batches in (1,) if once else (1, 2 if accumulated else 1):
         for _ in range(micro_batches):
             mark.begin("forward")
-            _micro_batch(made)
+            _micro_batch(made, facts)
         watch.enter("clipping", "step")
         if clip:
             made.trainer.accelerator.clip_grad_norm_(made.model.parameters(), clip)
@@ -116,7 +116,12 @@ def _kept(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_meta
 
 
-def _micro_batch(made: Rig) -> None:
+def _micro_batch(made: Rig, facts: Facts) -> None:
     batch = made.trainer.data_collator(made.rows)
+    if facts.stack is not None and facts.stack.framework == "peft":
+        # As PEFT's documentation writes it: the outputs live through the backward pass, and hold the logits.
+        outputs = made.model(**made.trainer._prepare_inputs(batch))
+        outputs.loss.backward()
+        return
     count = made.trainer._get_num_items_in_batch([batch], torch.device("meta"))
     made.trainer.training_step(made.model, batch, count)

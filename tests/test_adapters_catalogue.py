@@ -32,6 +32,8 @@ PATTERN = (
     r"dense_4h_to_h|output_linear|linear_out)"
 )
 EVEN_LAYERS = r".*\.\d*[02468]\..*(q_proj|down_proj|c_attn|fc1|fc2)"
+MOST_MATRICES = {"vlm": 330}
+"""Larger models leave out ``all-linear`` (2 ms for each matrix, most of it PEFT's), above 200 matrices for other kinds."""
 ROTATING = ("attention", "query and value", "mlp", "mlp names", "pattern")
 
 
@@ -119,7 +121,7 @@ def by_peft(class_name, config, lora):
     model = build_on_meta(class_name, config)
     # Not low_cpu_mem_usage=True, under which PEFT 0.21.2 forgets that a full copy of a tied head is tied.
     with torch.device("meta"):
-        adapted = peft.get_peft_model(model, peft_config(lora))
+        adapted = peft.get_peft_model(model, peft_config(lora), autocast_adapter_dtype=False)
     trained = {name: p.numel() for name, p in adapted.named_parameters() if p.requires_grad}
     adapters = sum(n for name, n in trained.items() if ".lora_" in name)
     saved = sum(n for name, n in trained.items() if ".modules_to_save." in name)
@@ -137,7 +139,7 @@ def assert_as_peft(model_id, lora):
         with pytest.raises(ValueError, match="incompatible with Mamba"):
             by_peft(row["class"], row["config"], lora)
     elif not targeted(model, lora):
-        with pytest.raises(ValueError, match="not found in the base model|No modules were targeted"):
+        with pytest.raises(ValueError, match="not found in the base model"):
             by_peft(row["class"], row["config"], lora)
     else:
         assert by_us(model, lora) == by_peft(row["class"], row["config"], lora)
@@ -149,12 +151,14 @@ def test_the_catalogue_has_enough_models_of_every_kind():
     assert len(MODELS) >= 70
 
 
-@pytest.mark.parametrize(("number", "model_type"), enumerate(MODELS), ids=lambda value: str(value))
+@pytest.mark.parametrize(("number", "model_type"), enumerate(MODELS), ids=str)
 def test_counts_of_a_catalogue_model_are_those_of_peft(number, model_type):
     model_id = MODELS[model_type]
     rotating = [ROTATING[(number + step) % len(ROTATING)] for step in range(len(ROTATING))]
+    row = catalogue.row(model_id)
+    large = sum(module[3] for module in row["modules"]) > MOST_MATRICES.get(row["kind"], 200)
     counted = 0
-    for choice in ("all-linear", "plan", *rotating):
+    for choice in ("plan", *(() if large else ("all-linear",)), *rotating):
         targets = chosen(model_id, choice)
         if targets and counted < 3:
             assert_as_peft(model_id, adapter(target_modules=targets))
@@ -168,26 +172,26 @@ MIXTRAL, QWEN_MOE, GPT_OSS = "mistralai/Mixtral-8x7B-v0.1", "Qwen/Qwen3-30B-A3B"
 QV, BOTH = ("q_proj", "v_proj"), ("embed_tokens", "lm_head")
 
 
-@pytest.mark.parametrize("use_rslora", [False, True])
 @pytest.mark.parametrize(
     ("model_id", "targets"),
     [
         (LLAMA, "all-linear"), (QWEN, QV), (GPT2, "all-linear"), (T5, ("q", "v", "wi", "wo")),
-        ("google/gemma-3-4b-pt", "all-linear"), ("google-bert/bert-base-uncased", ("query", "value", "dense")),
+        ("google/gemma-3-4b-pt", QV), ("google-bert/bert-base-uncased", ("query", "value", "dense")),
         (MIXTRAL, ("q_proj", "k_proj", "v_proj", "o_proj")), ("LiquidAI/LFM2-350M", "all-linear"),
         ("deepseek-ai/DeepSeek-V2-Lite", ("q_proj", "kv_b_proj")),
     ],
 )  # fmt: skip
-def test_dora_adds_its_magnitudes_and_rslora_nothing(model_id, targets, use_rslora):
-    assert_as_peft(model_id, adapter(target_modules=targets, use_dora=True, use_rslora=use_rslora, r=5))
+def test_dora_and_rslora(model_id, targets):
+    assert_as_peft(model_id, adapter(target_modules=targets, use_dora=True, r=5))
+    assert_as_peft(model_id, adapter(target_modules=targets, use_rslora=True, r=3))
 
 
 @pytest.mark.parametrize("tying", [False, True])
 @pytest.mark.parametrize(
     ("model_id", "targets"),
-    [(QWEN, QV), (MISTRAL, QV), (GEMMA, "all-linear"), (GPT2, ("c_attn",)), (T5, ("q", "v")),
-     ("facebook/bart-base", ("q_proj", "v_proj")), ("google/gemma-3-4b-pt", QV), ("facebook/opt-125m", QV),
-     ("CohereLabs/aya-23-8B", QV), ("google/mt5-small", ("q", "v"))],
+    [(QWEN, ("v_proj",)), (MISTRAL, ("v_proj",)), (GEMMA, QV), (GPT2, "all-linear"), (T5, ("q", "v")),
+     ("facebook/bart-base", ("q_proj", "v_proj")), ("google/gemma-3-4b-pt", ("o_proj",)), ("facebook/opt-125m", QV),
+     ("CohereLabs/aya-23-8B", ("o_proj",)), ("google/mt5-small", ("v",))],
 )  # fmt: skip
 @pytest.mark.parametrize("saved", [BOTH, ("lm_head",), ("embed_tokens",)], ids="+".join)
 def test_full_copies_of_embedding_and_head(model_id, targets, saved, tying):
