@@ -163,6 +163,13 @@ def command_parser(name: str) -> Parser:
         add("plan", nargs="?", metavar="PLAN", help="a plan file; without one, the question's flags")
         add("--exact", action="store_true", help="rehearse the step with the installed libraries, without a device")
         add("--full-depth", action="store_true", help="the same with every layer, instead of a line through two depths")
+        add(
+            "--versions",
+            nargs="+",
+            default=[],
+            metavar="NAME=V",
+            help="libraries of the run: transformers=4.45.2 trl=0.12 (default: the newest known)",
+        )
         add("--grid", nargs="+", default=[], metavar="AXIS=N,N", help="sweep: seq=1024,2048 batch=1,2,4 r=8,16")
         add("--format", choices=("text", "markdown", "html", "svg", "json"), default="text")
         add("-o", "--output", metavar="FILE", help="write the report there instead of to the terminal")

@@ -88,6 +88,8 @@ def _memory(args: Namespace) -> int:
 
     axes = parse_grid(args.grid)
     facts, assumed = _planned(args) if args.plan else _asked(args)
+    if args.versions:
+        facts = _with_versions(facts, args.versions)
     report = forecast(facts, axes, assumed, price_of(args))
     if args.exact or args.full_depth:
         require_training()
@@ -105,6 +107,13 @@ def _memory(args: Namespace) -> int:
     else:
         hand_over(render(report) if args.format == "text" else markdown(report), args.output)
     return 1 if report.verdict.fit == "does not fit" else 0
+
+
+def _with_versions(facts: Facts, words: list[str]) -> Facts:
+    from lora_advise.memory_versions import parse_versions
+    from lora_advise.memory_ways_out import apply
+
+    return apply(facts, {"stack.versions": parse_versions(words)})
 
 
 def _asked(args: Namespace) -> tuple[Facts, tuple[str, ...]]:

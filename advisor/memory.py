@@ -25,6 +25,8 @@ RESERVED = (1.0, 1.15)
 to about 15 % (memory model, sections 0 and 8). Whole logits and layers that were not traced widen it (``memory_spread``)."""
 CONTEXT = (GIB // 2, 2 * GIB)
 """CUDA context and library handles: 0.18 to 2.1 GiB over the measured machines, a constant of each (section 8)."""
+NCCL = 3 * GIB // 2
+"""Buffers of NCCL outside torch: 0.3 to 1.5 GiB a process with several communicators (section 7)."""
 LARGEST_MICRO_BATCH = 64
 """Beyond this a micro-batch buys no speed that we know of."""
 LONGEST = 1_048_576
@@ -103,7 +105,8 @@ def _bands(
     wide = spread(case, found)
     least, most = bands(wide.low, hardware), bands(wide.high, hardware)
     reserved = (least[0][0], most[0][1] + wide.blocks)
-    return reserved, (least[1][0], most[1][1] + wide.blocks)
+    exchange = NCCL if case.devices > 1 else 0
+    return reserved, (least[1][0], most[1][1] + wide.blocks + exchange)
 
 
 def capacity(hardware: HardwareFacts) -> int:

@@ -95,7 +95,9 @@ def _mask_bytes(case: Case, quantity: Quantity, rows: int, length: int) -> float
     if not entries or quantity not in ("kept", "hump") or _writes_scores(case):
         return 0.0
     width = case.width
-    layer = 4.0 * max(0, width.attention - width.kv) * rows * length + LAYER_MASK * entries
+    # One head for keys and values is expanded without a copy.
+    copied = max(0, width.attention - width.kv) if case.key[HEADS + 1] != 1 else 0
+    layer = 4.0 * copied * rows * length + LAYER_MASK * entries
     return layer * (width.softmax_layers / width.layers if quantity == "kept" else 1.0)
 
 
@@ -168,7 +170,8 @@ def _bare_attention(case: Case, quantity: Quantity) -> float:
 
 def _norms(case: Case, quantity: Quantity) -> float:
     """Full fine-tuning is traced as 16-bit adapters on everything; above these it keeps the inputs of both norms."""
-    return 4.0 * case.width.hidden if case.method == "full" and quantity == "hump" else 0.0
+    trained = case.method == "full" and quantity == "hump" and not case.stack.triton
+    return 4.0 * case.width.hidden if trained else 0.0
 
 
 def _eager(case: Case) -> bool:
@@ -178,11 +181,15 @@ def _eager(case: Case) -> bool:
 
 
 def _looped(case: Case, key: str, n: int, quantity: Quantity) -> _Line:
-    """Experts one after the other: what is kept counts once per chosen expert, the rest for one expert's tokens only."""
+    """Experts one after the other: what is kept counts once per chosen expert, the rest for one expert's tokens only.
+
+    Each chosen expert gathers its tokens, and its output is kept for the router's gradient.
+    """
     width, line, kept = case.width, _llama(key)[quantity][n], _llama(key)["kept"][0][3]
     dense = _bare(key, quantity, n, (width.hidden, width.attention, width.kv, width.dense))
     experts = width.expert * width.chosen * (kept + max(0.0, line[3] - kept) / max(1, width.experts))
-    return _Line(dense + experts, line[5] * width.heads, bool(line[6]))
+    gathered = 2.0 * case.stack.residual_bytes * width.hidden * width.chosen if quantity in ("kept", "hump") else 0.0
+    return _Line(dense + experts + gathered, line[5] * width.heads, bool(line[6]))
 
 
 def _setting(case: Case, quantity: Quantity, *, eager: bool = True) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import Facts, ModelFacts
 from lora_advise.memory_stack import Stack
 
@@ -44,6 +45,25 @@ def version(text: str) -> Version:
     """The leading numbers of a version: ``4.45.2.dev0`` is (4, 45, 2). Empty when there is none."""
     found = re.match(r"\s*v?(\d+(?:\.\d+)*)", text[:40])
     return tuple(int(part[:6]) for part in found[1].split(".")[:4]) if found else ()
+
+
+STATED = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", *GPTQ_LIBRARIES, *TRITON_LIBRARIES)
+"""Libraries whose version may be stated on the command line."""
+
+
+def parse_versions(words: list[str]) -> dict[str, str]:
+    """``transformers=4.45.2 trl=0.12`` as a mapping. Raises LoraAdviseError for what is no library of a run or no version."""
+    found = {}
+    for word in words:
+        name, _, text = word.replace("==", "=").partition("=")
+        name = name.strip().lower().replace("_", "-")
+        if name not in STATED or not version(text):
+            raise LoraAdviseError(
+                f"--versions: {word[:60]!r} is not NAME=VERSION with a library of {', '.join(STATED[:6])}; "
+                "for instance transformers=4.45.2."
+            )
+        found[name] = text.strip()
+    return found
 
 
 def versioned(stack: Stack, facts: Facts, framework: str) -> Stack:

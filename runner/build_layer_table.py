@@ -79,7 +79,7 @@ _BASE = {
     "head_dim": 128,
     "intermediate_size": 7168,
 }
-_VARIED = (
+_VARIED: tuple[dict[str, int], ...] = (
     {},
     {"hidden_size": 3840},
     {"num_attention_heads": 16},
@@ -92,7 +92,7 @@ _VARIED = (
 def _formulas(setting: Setting) -> dict[str, list[list[float]]]:
     from lora_advise.architecture import from_config
 
-    rows = []
+    rows: list[tuple[tuple[int, ...], dict[str, list[Line]]]] = []
     for changed in _VARIED:
         config = {**_BASE, **changed, "model_type": "llama", "num_hidden_layers": 8, "vocab_size": 512,
                   "max_position_embeddings": 4096, "tie_word_embeddings": False}  # fmt: skip
@@ -146,7 +146,7 @@ def main(arguments: list[str]) -> int:
         if arguments:
             rows += [row for row in old.get("models", ()) if row["key"][0] not in arguments]
             missing = {k: v for k, v in old.get("missing", {}).items() if k.split("/")[0] not in arguments} | missing
-        table = {
+        table: dict[str, Any] = {
             "traced_with": {name: version(name) for name in ("torch", "transformers", "peft", "trl", "bitsandbytes")},
             "rank": RANK, "llama": old["llama"] if arguments and old else llama_table(),
             "models": sorted(rows, key=lambda row: json.dumps(row["key"])), "missing": dict(sorted(missing.items())),

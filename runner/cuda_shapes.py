@@ -17,7 +17,7 @@ FLASH = "rehearsed_flash_attention"
 """Name under which the shapes of FlashAttention 2 are known to transformers during a rehearsal."""
 
 
-class CudaShapes(TorchFunctionMode):
+class CudaShapes(TorchFunctionMode):  # type: ignore[misc]
     """Replaces functions whose meta version allocates differently from the CUDA one, and applies autocast.
 
     The flag of CPU autocast stands for the device's, because accelerate sets it on a machine without a GPU. Operators
@@ -110,11 +110,11 @@ def _math(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor 
 
 
 def _fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    out: torch.Tensor = _Fused.apply(q, k, v, mask)  # type: ignore[no-untyped-call]
+    out: torch.Tensor = _Fused.apply(q, k, v, mask)
     return out
 
 
-class _Fused(torch.autograd.Function):
+class _Fused(torch.autograd.Function):  # type: ignore[misc]
     """Shapes of the flash and memory-efficient kernels: (batch, heads, length, width) in and out."""
 
     @staticmethod
@@ -152,11 +152,11 @@ def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, *_: Any, **_
     """CUDA's dropout: a copy, and a mask of one byte an element."""
     if not training or p == 0:
         return x
-    out: torch.Tensor = _Dropout.apply(x)  # type: ignore[no-untyped-call]
+    out: torch.Tensor = _Dropout.apply(x)
     return out
 
 
-class _Dropout(torch.autograd.Function):
+class _Dropout(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x.new_empty(x.shape, dtype=torch.bool))
@@ -207,4 +207,4 @@ _RAISED = (
 """Operators that autocast runs in fp32 (the same file, AT_FORALL_FP32 and its relatives)."""
 _SUMS = _named(torch, "sum") | _named(torch.Tensor, "sum")
 """Sums, which autocast gives an fp32 result without a copy of the input."""
-_STAND_INS = {F.scaled_dot_product_attention: attention, F.dropout: dropout, torch.dropout: dropout}
+_STAND_INS: dict[Any, Any] = {F.scaled_dot_product_attention: attention, F.dropout: dropout, torch.dropout: dropout}

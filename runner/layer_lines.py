@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lora_advise.adapter_limits import refused
 from lora_advise.adapters import lora_params
@@ -66,7 +66,7 @@ class Setting(NamedTuple):
     everywhere: bool = True
     """Adapters on all linear layers, or on attention only."""
     dropout: bool = False
-    attention: str = "sdpa"
+    attention: Literal["sdpa", "eager"] = "sdpa"
 
     @property
     def key(self) -> str:

@@ -60,7 +60,7 @@ def _eight_bits(p: torch.Tensor) -> list[torch.Tensor]:
     ]
 
 
-class _Layout(torch.optim.Optimizer):
+class _Layout(torch.optim.Optimizer):  # type: ignore[misc]
     """An optimizer whose step only makes its states, as its kernels need no memory beside them."""
 
     def __init__(self, trained: list[Any], states: Callable[[torch.Tensor], list[torch.Tensor]]) -> None:

@@ -94,7 +94,9 @@ def _arguments(facts: Facts, task: TaskFacts, train: TrainFacts, folder: Path) -
     wanted |= {"use_cpu": True, "dataloader_pin_memory": False, "optim": "adamw_torch", "save_strategy": "no"}
     config = trainer_classes(task.trainer)[1]
     if task.trainer != "classification" and facts.stack is not None and facts.stack.framework != "trl":
-        from transformers import TrainingArguments as config  # noqa: N813
+        import transformers
+
+        config = transformers.TrainingArguments
     made = type("OnMeta", (config,), {"device": property(_device), "place_model_on_device": property(_never)})
     return build_arguments(made, wanted, [])
 

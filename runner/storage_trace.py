@@ -27,7 +27,7 @@ class Peak(NamedTuple):
     parts: dict[str, int]
 
 
-class StorageTrace(TorchDispatchMode):
+class StorageTrace(TorchDispatchMode):  # type: ignore[misc]
     """Registers every new storage on the meta device and notes when it is freed.
 
     ``events`` is the sequence of (storage, bytes) with negative bytes for a free, which the allocator model replays;
@@ -115,7 +115,7 @@ class StorageTrace(TorchDispatchMode):
                 if storage._cdata not in self._live:
                     self._add(storage, self._part)
                 if leaf.dim() == 0:
-                    leaf._asked = func  # type: ignore[attr-defined]
+                    leaf._asked = func
         del unpacked
         return out
 

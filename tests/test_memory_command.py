@@ -108,6 +108,13 @@ def test_only_supervised_training_is_compared_and_a_cpu_has_no_cuda_figures() ->
     assert "Process" in shown
 
 
+def test_stated_versions_move_the_figure() -> None:
+    words = [*QUESTION, "--gpu", "24GB", "--framework", "trl"]
+    now, then = found(*words), found(*words, "--versions", "trl==0.11", "transformers=4.45.2", "bitsandbytes=0.42.0")
+    assert "trl 0.11" in then["verdict"]["estimate"]["stack"]
+    assert then["verdict"]["estimate"]["allocated"] > 1.2 * now["verdict"]["estimate"]["allocated"]
+
+
 def test_a_classifier_has_no_loss_head_to_compare() -> None:
     assert found("--model", "roberta-base", "--task", "classification", "--gpu", "8GB")["stacks"] == []
 
@@ -117,6 +124,8 @@ def test_a_classifier_has_no_loss_head_to_compare() -> None:
     [
         ([*QUESTION, "--gpu", "24GB", "--max-length", "1000000"], "131,072 positions"),
         ([*QUESTION, "--gpu", "24GB", "--optim", "wonder"], "'wonder' is not an optimizer"),
+        ([*QUESTION, "--versions", "transformers"], "is not NAME=VERSION"),
+        ([*QUESTION, "--versions", "numpy=2.0"], "is not NAME=VERSION"),
         ([*QUESTION, "--grid", "seq"], "NAME=N,N"),
         ([*QUESTION, "--grid", "seq=0"], "whole numbers"),
         ([*QUESTION, "--grid", "seq=1024,1000000"], "131,072 positions"),

@@ -62,7 +62,7 @@ def test_one_device_peaks_are_within_the_limits(measured):
     rows = measured.groups["single"]
     found = sizes(rows)
     assert len(found) >= 147
-    assert statistics.median(found) <= 1
+    assert statistics.median(found) <= 0.5
     assert share(found, lambda e: e <= 6) >= 0.95
     assert found[-1] <= 6
 
@@ -86,7 +86,7 @@ def test_sharded_peaks_are_within_the_limits(measured):
     rows = measured.groups["fsdp"]
     found = sizes(rows)
     assert len(found) >= 140
-    assert statistics.median(found) <= 2
+    assert statistics.median(found) <= 0.5
     assert share(found, lambda e: e <= 6) >= 0.95
     full = sizes([r for r in rows if r.run.facts.method == "full"])
     assert len(full) >= 27
@@ -96,8 +96,8 @@ def test_sharded_peaks_are_within_the_limits(measured):
 def test_sharded_plain_kernels(measured):
     found = sizes(plain(measured.groups["fsdp"]))
     assert len(found) >= 36
-    assert statistics.median(found) <= 2
-    assert found[-1] <= 6
+    assert statistics.median(found) <= 1.5
+    assert found[-1] <= 5
 
 
 def test_parts_add_up_on_every_measured_run(measured):
