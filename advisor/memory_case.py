@@ -156,10 +156,11 @@ def length_of(facts: Facts, train: TrainFacts) -> int:
 
 
 def layer_key(model: ModelFacts) -> tuple[str | int | None, ...]:
-    """What the memory of a layer depends on, as far as the facts tell: type, widths, depth, experts."""
+    """What the memory of a layer depends on, as far as the facts tell: type, widths, depth, experts, kind."""
     return (
         model.model_type, model.hidden_size, model.num_hidden_layers, model.num_attention_heads,
         model.num_key_value_heads, model.head_dim, model.intermediate_size, model.num_experts, model.num_experts_per_tok,
+        model.kind,
     )  # fmt: skip
 
 

@@ -20,8 +20,10 @@ checkpointing, and above what is kept without; the forward pass of an evaluation
 
 BASES = {"no-amp": "amp", "bf16": "amp", "kbit": "nf4", "kbit-amp": "nf4"}
 """The precision in which model types were traced, for those in which they were not."""
-TYPE, HIDDEN, HEADS = 0, 1, 3
+TYPE, HIDDEN, HEADS, KIND = 0, 1, 3, 9
 """Places in the key of a layer."""
+NEXT_TO_NOTHING = 0.03
+"""Share of a layer within which a type counts as a Llama."""
 WHOLE_MASK, LAYER_MASK = 1.0, 2.0
 """Bytes per entry of the boolean mask that the model makes once, and of its copy in the query's dtype in every layer."""
 
@@ -117,10 +119,10 @@ def _lines(case: Case, quantity: Quantity) -> list[_Line]:
     here = _llama(key)[quantity]
     if case.stack.experts == "loop" and case.width.expert:
         return [_looped(case, key, n, quantity) for n in range(len(here))]
+    own = _norms(case, quantity) - _bare_attention(case, quantity)
     if not rows or (_writes_scores(case) and not _eager(case)):
-        norms = _norms(case, quantity) - _bare_attention(case, quantity)
         return [
-            _Line(_bare(key, quantity, n, widths) + norms, line[5] * case.width.heads, bool(line[6]))
+            _Line(_bare(key, quantity, n, widths) + own, line[5] * case.width.heads, bool(line[6]))
             for n, line in enumerate(here)
         ]
     mode = BASES.get(case.stack.mode, case.stack.mode)
@@ -128,16 +130,32 @@ def _lines(case: Case, quantity: Quantity) -> list[_Line]:
     traced_as = f"{mode}/attention/plain" if case.width.expert else f"{mode}/all/plain"
     moved = _bare(_setting(case, quantity, eager=False), quantity, 0, widths) - _bare(traced_as, quantity, 0, widths)
     base = f"{mode}/eager" if _eager(case) else traced_as
+    if _is_llama(rows, mode, quantity, base):
+        return [
+            _Line(_bare(key, quantity, n, widths) + own, line[5] * case.width.heads, bool(line[6]))
+            for n, line in enumerate(here)
+        ]
     found = []
     for n, line in enumerate(rows[0][0][mode][quantity]):
         place = n if n < len(_llama(base)[quantity]) else 0
         added = sum(weight * _added(row, mode, quantity, n, (base, place)) for row, weight in rows)
         square = line[1] / max(1, rows[0][0]["key"][HEADS]) * case.width.heads
         square = 0.0 if _eager(case) and case.attn == "flash_attention_2" else square
-        token = _bare(base, quantity, place, widths) + moved + added + _norms(case, quantity)
-        token -= _bare_attention(case, quantity)
+        token = _bare(base, quantity, place, widths) + moved + added + own
         found.append(_Line(token, square, bool(line[2])))
     return found
+
+
+def _is_llama(rows: Weighted, mode: str, quantity: Quantity, base: str) -> bool:
+    """Whether these traced layers differ from a Llama's by next to nothing: then the formula of the setting itself is nearer."""
+    if base.endswith("eager"):
+        return False
+    for row, _ in rows:
+        for n, line in enumerate(row[mode][quantity]):
+            place = n if n < len(_llama(base)[quantity]) else 0
+            if abs(_added(row, mode, quantity, n, (base, place))) > NEXT_TO_NOTHING * abs(line[0]):
+                return False
+    return True
 
 
 def _added(row: dict[str, Any], mode: str, quantity: Quantity, n: int, base: tuple[str, int]) -> float:
@@ -222,7 +240,8 @@ def _rows(key: tuple[str | int | None, ...]) -> Weighted:
 
     A Llama of other dimensions needs none: the formula is a Llama's.
     """
-    rows = sorted(_table()["types"].get(key[TYPE], ()), key=lambda row: row["key"][HIDDEN])
+    alike = [row for row in _table()["types"].get(key[TYPE], ()) if row["key"][KIND] == key[KIND]]
+    rows = sorted(alike, key=lambda row: row["key"][HIDDEN])
     exact = [row for row in rows if tuple(row["key"]) == key]
     if exact or not rows or key[TYPE] == "llama":
         return tuple((row, 1.0) for row in exact[:1])

@@ -19,12 +19,16 @@ def rehearsal_rows(report: MemoryReport) -> tuple[tuple[str, str], ...]:
     return (
         ("Libraries", ", ".join(f"{name} {version}" for name, version in found.versions.items())),
         ("Tensors", f"{gib(found.allocated)}, peak in: {found.peak_stage}"),
-        ("Reserved", f"{gib(found.reserved)}, with rows of the longest length only"),
+        ("Reserved", f"{gib(found.reserved)}, with rows of the longest length only{_line(found)}"),
         ("Closed form", closed_form(report, found)),
         ("Trained", f"{found.trainable_params:,} parameters"),
         ("Traced", _depths(found)),
         *(("Note", plain(words)) for words in found.notes),
     )
+
+
+def _line(found: Rehearsal) -> str:
+    return "" if len(found.traced) == 1 else "; a line does less well here, --full-depth replays every layer"
 
 
 def closed_form(report: MemoryReport, found: Rehearsal) -> str:

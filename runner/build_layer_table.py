@@ -26,9 +26,9 @@ PER_TYPE = 2
 
 def shapes() -> Iterator[ModelFacts]:
     """Models of the catalogue that transformers can build: of most types the smallest and the largest, of mixtures and hybrids all."""
-    types: dict[str, list[ModelFacts]] = {}
+    types: dict[tuple[str, str], list[ModelFacts]] = {}
     for model in _distinct():
-        types.setdefault(model.model_type, []).append(model)
+        types.setdefault((model.model_type, model.kind), []).append(model)
     for models in types.values():
         models.sort(key=lambda m: m.total_params)
         few = (

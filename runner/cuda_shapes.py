@@ -13,8 +13,8 @@ FLASH_WIDTH = 256
 TILE = 128
 """Rows to which the flash kernels round their fp32 buffers."""
 HALF = (torch.bfloat16, torch.float16)
-FLASH = "rehearsed_flash_attention"
-"""Name under which the shapes of FlashAttention 2 are known to transformers during a rehearsal."""
+FLASH = "rehearsed_attention"
+"""Name (without the word flash, at which transformers looks for a kernel) under which the shapes of FlashAttention 2 are known to transformers during a rehearsal."""
 
 
 class CudaShapes(TorchFunctionMode):  # type: ignore[misc]

@@ -172,7 +172,8 @@ def lines(plan: Blueprint, model: ModelFacts, setting: Setting) -> dict[str, lis
 
     Long rows decide where attention writes its scores; few tokens where an unpacked 4-bit matrix weighs more than they do.
     """
-    length = min(SHORT if model.model_type in WALKS else LENGTH, (window(plan) or 2 * LENGTH) // 2)
+    positions = model.max_position_embeddings or LENGTH
+    length = min(SHORT if model.model_type in WALKS else LENGTH, (window(plan) or 2 * LENGTH) // 2, positions)
     matrix = _unpacked(run(model, setting, length), model)
     found: dict[str, list[Line]] = {name: [] for name in QUANTITIES}
     if _writes_scores(plan, model, setting):

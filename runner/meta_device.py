@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -22,7 +21,6 @@ def cuda_like(shapes: CudaShapes, *, padded: bool) -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name, stand_in in (*_autocast(shapes), *_libraries(), *_masks(padded)):
             stack.enter_context(patch.object(owner, name, stand_in))
-        stack.enter_context(_flash_attention())
         yield
 
 
@@ -57,18 +55,24 @@ _DEVICES = ("cuda", "meta")
 
 
 def _libraries() -> Iterator[tuple[Any, str, Any]]:
-    import peft
     from trl.kernels import chunked_logprob
     from trl.trainer import dpo_trainer, reward_trainer, sft_trainer, utils
 
-    adapters = partial(peft.get_peft_model, low_cpu_mem_usage=True)
     for module in (sft_trainer, dpo_trainer, reward_trainer):
-        yield module, "get_peft_model", adapters
+        yield module, "get_peft_model", adapted
     # The Triton kernels fold a tile in place and score only positions with a label.
     yield chunked_logprob, "_forward_tile", _nothing
     yield chunked_logprob, "_backward_tile", _nothing
     yield chunked_logprob, "_addmm_fp32", _nothing
     yield utils, "_use_triton", _yes
+
+
+def adapted(*args: Any, **kwargs: Any) -> Any:
+    """PEFT's ``get_peft_model`` with the adapter on the meta device. (Its ``low_cpu_mem_usage`` loses ties of full copies.)"""
+    import peft
+
+    with torch.device("meta"):
+        return peft.get_peft_model(*args, **kwargs)
 
 
 def _masks(padded: bool) -> Iterator[tuple[Any, str, Any]]:
@@ -87,7 +91,7 @@ def _yes(*_: Any) -> bool:
 
 
 @contextmanager
-def _flash_attention() -> Iterator[None]:
+def flash_by_name() -> Iterator[None]:
     """Make the shapes of FlashAttention 2 known by name, with its way of masking."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import flash_attention_mask

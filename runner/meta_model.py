@@ -127,7 +127,8 @@ def _settings(plan: Blueprint, facts: Facts, depth: int) -> Any:
     for part in (settings, text):
         part._attn_implementation = attention
     if plan.head == "classify":
-        settings.num_labels = (facts.data.labels if facts.data else None) or 2
+        scored = facts.task is not None and facts.task.trainer == "reward"
+        settings.num_labels = 1 if scored else (facts.data.labels if facts.data else None) or 2
     return settings
 
 

@@ -13,6 +13,7 @@ from lora_advise.memory_case import length_of
 from lora_advise.runner.adapter_config import lora_config
 from lora_advise.runner.builtin import builtin_model_path
 from lora_advise.runner.device import Effective
+from lora_advise.runner.meta_device import adapted
 from lora_advise.runner.meta_optimizer import optimizer_for
 from lora_advise.runner.train_args import build_arguments, common_arguments, trainer_arguments, without_router_loss
 from lora_advise.runner.trainers import trainer_classes
@@ -134,7 +135,7 @@ def _plain(facts: Facts, task: TaskFacts, model: Any, arguments: Any) -> Any:
                 model, use_gradient_checkpointing=arguments.gradient_checkpointing,
                 gradient_checkpointing_kwargs={"use_reentrant": False},
             )  # fmt: skip
-        model = peft.get_peft_model(model, lora_config(facts.lora, task, model, []), low_cpu_mem_usage=True)
+        model = adapted(model, lora_config(facts.lora, task, model, []))
         if arguments.gradient_checkpointing:
             model.enable_input_require_grads()
     return Trainer(model=model, args=arguments, train_dataset=_dataset(task.trainer), data_collator=_stack)

@@ -9,16 +9,22 @@ from importlib.metadata import PackageNotFoundError, version
 
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import Facts
+from lora_advise.memory_case import length_of
 from lora_advise.memory_static import WORKSPACES
 from lora_advise.plan import MemoryPart
 from lora_advise.rehearsal import PARTS, STAGES, Rehearsal, StagePeak
 from lora_advise.runner.cuda_shapes import FLASH
+from lora_advise.runner.meta_device import flash_by_name
 from lora_advise.runner.meta_model import Blueprint, attention_of, blueprint
 from lora_advise.runner.quiet import quiet_libraries
 from lora_advise.runner.rehearsal_depth import Depths, depths_of
 from lora_advise.runner.rehearsal_step import Traced, trace
+from lora_advise.runner.storage_trace import Peak
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
+WALKERS = ("mamba", "falcon_mamba", "jamba", "recurrent_gemma", "kimi_linear", "minimax")
+SHORT_ROWS = (128, 256)
+"""Tokens at which models are rehearsed whose mixers run in a loop without the packages for their kernels."""
 REFUSALS = (
     RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError, ImportError,
     AssertionError, ZeroDivisionError,
@@ -31,7 +37,10 @@ def rehearse(facts: Facts, *, full: bool = False) -> Rehearsal:
 
     Raises LoraAdviseError where the installed libraries cannot build the model or take the step without a device.
     """
-    with quiet_libraries(), _heard() as said:
+    if _walks(facts):
+        short, longer = (rehearse(_shortened(facts, n), full=full) for n in SHORT_ROWS)
+        return _lengthened(short, longer, facts)
+    with quiet_libraries(), _heard() as said, flash_by_name():
         plan = blueprint(facts)
         try:
             depths = depths_of(plan, facts, full=full)
@@ -47,6 +56,43 @@ def rehearse(facts: Facts, *, full: bool = False) -> Rehearsal:
     return _result(plan, facts, depths, traces, tuple(dict.fromkeys(said)))
 
 
+def _walks(facts: Facts) -> bool:
+    """Whether the mixers' reference code would walk through a long row, token by token."""
+    known = facts.model is not None and facts.model.model_type in WALKERS
+    return known and facts.train is not None and length_of(facts, facts.train) > SHORT_ROWS[1]
+
+
+def _shortened(facts: Facts, length: int) -> Facts:
+    data = facts.data.changed({"max_tokens": None}) if facts.data else None
+    return facts.changed({"data": data, "train": facts.train.changed({"max_length": length}) if facts.train else None})
+
+
+def _lengthened(short: Rehearsal, longer: Rehearsal, facts: Facts) -> Rehearsal:
+    """A straight line through two short rows: without attention scores, memory grows with the tokens."""
+    low, high = SHORT_ROWS
+    times = (length_of(facts, facts.train) - high) / (high - low) if facts.train else 0.0
+
+    def at_length(a: int, b: int) -> int:
+        return round(b + times * (b - a))
+
+    before = {stage.stage: stage.bytes for stage in short.stages}
+    stages = tuple(
+        StagePeak(stage=s.stage, bytes=at_length(before.get(s.stage, s.bytes), s.bytes)) for s in longer.stages
+    )
+    parts_before = {part.name: part.bytes for part in short.parts}
+    parts = tuple(
+        part.changed({"bytes": at_length(parts_before.get(part.name, part.bytes), part.bytes)}) for part in longer.parts
+    )
+    top = max(stages, key=lambda stage: stage.bytes)
+    said = f"The mixers' reference code walks through a row token by token: rows of {low} and {high} tokens, and a line through them."
+    return longer.changed(
+        {
+            "stages": stages, "parts": parts, "allocated": top.bytes, "peak_stage": top.stage,
+            "reserved": at_length(short.reserved, longer.reserved), "notes": (*longer.notes, said),
+        }
+    )  # fmt: skip
+
+
 def _result(plan: Blueprint, facts: Facts, depths: Depths, traces: list[Traced], said: tuple[str, ...]) -> Rehearsal:
     """The line through the traced depths, at the model's own."""
     first, last = traces[0], traces[-1]
@@ -58,19 +104,28 @@ def _result(plan: Blueprint, facts: Facts, depths: Depths, traces: list[Traced],
     stages, parts = {}, {}
     grouped = [depths.grouped(t) for t in traces]
     for name, peak in grouped[-1].items():
-        before = grouped[0].get(name, peak)
+        if name not in grouped[0]:
+            # Layers between the two ends, which the smaller depth does not have; none of them is the highest.
+            continue
+        before = grouped[0][name]
         stages[name] = at_depth(before.bytes, peak.bytes) + WORKSPACES
         parts[name] = {part: at_depth(before.parts.get(part, 0), size) for part, size in peak.parts.items()}
     top = max(stages, key=lambda name: stages[name])
     shown = {**parts[top], "workspaces": WORKSPACES}
     return Rehearsal(
-        versions=_versions(), allocated=stages[top], reserved=at_depth(first.reserved, last.reserved) + WORKSPACES,
+        versions=_versions(), allocated=stages[top], reserved=_reserved(grouped, traces, stages[top]),
         parts=tuple(MemoryPart(name=n, label=PARTS[n], bytes=b) for n, b in shown.items() if b > 0),
         peak_stage=STAGES[top],
         stages=tuple(StagePeak(stage=STAGES[n], bytes=stages[n]) for n in STAGES if n in stages),
         trainable_params=at_depth(first.trained, last.trained), layers=depths.layers, traced=depths.traced,
         notes=_notes(plan, facts, said),
     )  # fmt: skip
+
+
+def _reserved(grouped: list[dict[str, Peak]], traces: list[Traced], allocated: int) -> int:
+    """What the allocator reserves: the same share beyond what is allocated as at the traced depths."""
+    shares = [t.reserved / max(p.bytes for p in peaks.values()) for t, peaks in zip(traces, grouped, strict=True)]
+    return round(allocated * max(1.0, *shares))
 
 
 def _notes(plan: Blueprint, facts: Facts, said: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 
 from lora_advise import catalogue
+from lora_advise.adapter_limits import refused
 from lora_advise.facts import (
     Facts,
     HardwareFacts,
@@ -46,6 +47,7 @@ def run_of(model: ModelFacts, setting: tuple) -> Facts:
             lora_alpha=2 * rank,
             lora_dropout=dropout,
             target_modules="all-linear" if everywhere or not attention else ATTENTION,
+            exclude_modules=tuple(sorted({m.name for m in refused(model, model.modules)})) or None,
         ),
         quant=QuantFacts(load_in_4bit=packed),
         train=TrainFacts(
