@@ -131,6 +131,7 @@ def _planned(args: Namespace) -> tuple[Facts, tuple[str, ...]]:
     from lora_advise.advising import named_hardware
     from lora_advise.cli import overrides_of
     from lora_advise.memory import with_method
+    from lora_advise.memory_report import with_evaluation
     from lora_advise.memory_ways_out import apply
     from lora_advise.plan_file import read_plan
 
@@ -146,7 +147,7 @@ def _planned(args: Namespace) -> tuple[Facts, tuple[str, ...]]:
         values["hardware"] = hardware
     if args.framework:
         values["stack.framework"] = args.framework
-    return apply(facts, values), ()
+    return apply(facts, with_evaluation(facts, values)), ()
 
 
 def _rule(args: Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 from lora_advise.calibration import remarks
 from lora_advise.errors import LoraAdviseError
@@ -147,6 +148,14 @@ def parse_grid(words: list[str]) -> dict[str, tuple[int, ...]]:
     return axes
 
 
+def with_evaluation(facts: Facts, values: dict[str, Any]) -> dict[str, Any]:
+    """The values, with an evaluation batch that follows the micro-batch where the two are the same so far."""
+    micro, train = values.get(AXES["batch"]), facts.train
+    if micro is None or train is None or train.per_device_eval_batch_size != train.per_device_train_batch_size:
+        return values
+    return {"train.per_device_eval_batch_size": micro, **values}
+
+
 def sweep(facts: Facts, axes: dict[str, tuple[int, ...]]) -> tuple[GridCell, ...]:
     """Every combination of the axes, the rest of the run unchanged. Raises LoraAdviseError for too many."""
     combinations = list(product(*axes.values())) if axes else []
@@ -160,7 +169,7 @@ def sweep(facts: Facts, axes: dict[str, tuple[int, ...]]) -> tuple[GridCell, ...
     found = []
     for values in combinations:
         named = dict(zip(axes, values, strict=True))
-        there = apply(facts, {AXES[name]: value for name, value in named.items()})
+        there = apply(facts, with_evaluation(facts, {AXES[name]: value for name, value in named.items()}))
         check_length(there)
         made = estimate(there)
         found.append(GridCell(values=named, fit=fit(there), allocated=made.allocated, device=made.device))

@@ -29,7 +29,7 @@ TITLES = {
 """Frameworks as people write them."""
 
 LIBRARIES = {
-    "trl": "transformers 5.23, PEFT 0.21, bitsandbytes 0.50", "unsloth": "unsloth_zoo 2026.8.13", "axolotl": "0.18",
+    "trl": "transformers 5.24, PEFT 0.21, bitsandbytes 0.50", "unsloth": "unsloth_zoo 2026.8.13", "axolotl": "0.18",
     "llamafactory": "0.9.6.dev", "ms-swift": "4.6", "torchtune": "0.7, torchao",
 }  # fmt: skip
 """The versions whose code was read."""

@@ -196,7 +196,7 @@ def _cache(case: Case, completions: int, length: int) -> Term:
 
 def _layer_note(case: Case) -> str:
     if not traced(case):
-        return "layers of this type were not traced: a Llama-like layer of these widths is taken"
+        return "the closed form is rough for this family, and its band is wide: rehearse it with --exact"
     if case.width.softmax_layers < case.width.layers:
         return "recurrent layers as transformers computes them without the packages for their kernels"
     return "even routing is assumed" if case.width.expert else ""

@@ -10,6 +10,7 @@ from lora_advise.memory_report import AXES, GridCell, MemoryReport, span, title_
 from lora_advise.report_forecast import MARKS, NAMES, cited, headline
 from lora_advise.report_forecast_svg import draw
 from lora_advise.report_memory import part_rows, way_rows
+from lora_advise.report_rehearsal import rehearsal_rows, stage_rows
 from lora_advise.report_template import environment, resource
 from lora_advise.report_words import gib, gib_band, plain
 
@@ -42,6 +43,7 @@ def render(report: MemoryReport) -> str:
     text = made.get_template("forecast.html.j2").render(
         style=resource("report.css"), tool=f"lora-advise {__version__}", chart=draw(report, whole=False),
         headline=headline(report), fit=verdict.fit, assumed=[plain(words) for words in report.assumed],
+        rehearsed=rehearsal_rows(report), stages=stage_rows(report.rehearsal) if report.rehearsal else (),
         parts=part_rows(verdict), ways=way_rows(verdict), stacks=stacks, span=span(report) if report.stacks else "",
         heat=heat_table(report.grid, verdict.memory_gib) if report.grid else None, cited=cited(report),
     )  # fmt: skip

@@ -108,6 +108,13 @@ def test_only_supervised_training_is_compared_and_a_cpu_has_no_cuda_figures() ->
     assert "Process" in shown
 
 
+def test_a_smaller_micro_batch_takes_the_evaluation_with_it() -> None:
+    cells = found(*QUESTION, "--gpu", "24GB", "--grid", "batch=1,2,4", "seq=2048")["grid"]
+    peaks = [cell["allocated"] for cell in sorted(cells, key=lambda cell: cell["values"]["batch"])]
+    assert peaks[0] < peaks[1] < peaks[2]
+    assert peaks[2] - peaks[1] > 1.5 * (peaks[1] - peaks[0]) > 0
+
+
 def test_stated_versions_move_the_figure() -> None:
     words = [*QUESTION, "--gpu", "24GB", "--framework", "trl"]
     now, then = found(*words), found(*words, "--versions", "trl==0.11", "transformers=4.45.2", "bitsandbytes=0.42.0")

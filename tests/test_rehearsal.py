@@ -181,6 +181,9 @@ def test_the_command_shows_both_ways_and_their_difference() -> None:
     assert max(stage["bytes"] for stage in found["stages"]) == found["allocated"]
     markdown = say(*words, "--format", "markdown")[1]
     assert "## Rehearsed with the installed libraries" in markdown
+    page = say(*words, "--format", "html")[1]
+    assert "Rehearsed with the installed libraries" in page
+    assert "straight line" in page
     assert say("--model", "Qwen2.5-0.5B-Instruct", "--gpu", "24GB")[1].count("Rehearsed") == 0
 
 
