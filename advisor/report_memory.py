@@ -105,7 +105,11 @@ def part_rows(verdict: MemoryVerdict) -> tuple[PartRow, ...]:
     ]
     slack = (max(0, estimate.device[0] - estimate.allocated), max(0, estimate.device[1] - estimate.allocated))
     on_cpu = verdict.hardware == "CPU"
-    between = "between what tensors take and what the process holds" if on_cpu else "between max_memory_allocated and nvidia-smi"
+    between = (
+        "between what tensors take and what the process holds"
+        if on_cpu
+        else "between max_memory_allocated and nvidia-smi"
+    )
     rows.append(PartRow(-1, "Allocator slack" if on_cpu else BEYOND, gib_band(slack), between))
     return tuple(row for row in rows if row.size != "0.00 GiB" or row.note)
 

@@ -15,7 +15,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take every core wait for one another
 
 GROUPS = {
-    "training": ("test_runner.py", "test_runner_data.py", "test_tiny_model.py", "test_calibration.py", "test_memory_disk.py"),
+    "training": (
+        "test_runner.py",
+        "test_runner_data.py",
+        "test_tiny_model.py",
+        "test_calibration.py",
+        "test_memory_disk.py",
+    ),
     "classes": ("test_adapters.py", "test_adapters_catalogue.py", "test_catalogue_modules.py", "test_rehearsal.py"),
 }
 """What needs torch, in two groups that each stay with one worker: every further process would import it again."""

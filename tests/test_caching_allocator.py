@@ -51,7 +51,15 @@ def test_a_freed_block_is_used_again_when_it_is_large_enough() -> None:
 
 
 def test_neighbours_are_merged_when_they_are_free() -> None:
-    events = [(1, 40 * MIB), (1, -40 * MIB), (2, 20 * MIB), (3, 20 * MIB), (2, -20 * MIB), (3, -20 * MIB), (4, 40 * MIB)]
+    events = [
+        (1, 40 * MIB),
+        (1, -40 * MIB),
+        (2, 20 * MIB),
+        (3, 20 * MIB),
+        (2, -20 * MIB),
+        (3, -20 * MIB),
+        (4, 40 * MIB),
+    ]
     assert reserved_by(events) == 40 * MIB
 
 
