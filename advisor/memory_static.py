@@ -110,10 +110,11 @@ def _buffers(case: Case) -> float:
 def _weights_note(case: Case) -> str:
     if case.method != "qlora":
         return ""
-    experts = "; fused experts stay in 16 bits" if case.weights.experts else ""
+    bits = 32 if case.stack.embedding_bytes == 4 and case.stack.mode.startswith("kbit") else 16
+    experts = f"; fused experts, which are never packed, in {bits} bits" if case.weights.experts else ""
     whole = (
         "; not sharded, because 4-bit storage is uint8"
         if case.sharding in WEIGHT_SHARDS and not case.shards_weights
         else ""
     )
-    return f"linear layers in 4 bits, embeddings and head in 16{experts}{whole}"
+    return f"linear layers in 4 bits, embeddings and head in {bits}{experts}{whole}"

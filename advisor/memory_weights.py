@@ -65,11 +65,14 @@ def weights_of(facts: Facts, model: ModelFacts, stack: Stack) -> Weights:
     wide = sum(m.weights for m in model.modules if m.kind == "parameter" or (quantisable(m, stack) and not packed))
     norms = max(0, others - min(others, wide))
     root = roots * stack.embedding_bytes if plain == 2 else roots * plain
-    rest = root + (others - norms) * plain + norms * max(plain, stack.norm_bytes)
+    # prepare_model_for_kbit_training casts every parameter up that is not packed, fused experts among them.
+    upcast = packed and stack.mode.startswith("kbit") and stack.embedding_bytes == 4
+    unpacked = 4 if upcast else plain
+    rest = root + (others - norms) * unpacked + norms * max(plain, stack.norm_bytes)
     matrices, scales = _packed(facts, packed, count, stack)
-    per_layer = (matrices + (others - norms) * plain) // max(1, model.num_hidden_layers)
+    per_layer = (matrices + (others - norms) * unpacked) // max(1, model.num_hidden_layers)
     largest = max((m.d_in * m.d_out // halves(m) for m in packed), default=0)
-    fused = plain * sum(m.weights for m in model.with_role("expert") if m.kind == "parameter" and m not in packed)
+    fused = unpacked * sum(m.weights for m in model.with_role("expert") if m.kind == "parameter" and m not in packed)
     return Weights(matrices, scales, rest, root, per_layer, 2 * largest, fused)
 
 

@@ -38,7 +38,7 @@ def compare(pairs):
     from lora_advise.runner.rehearse import rehearse
 
     cases = _cases()
-    chosen = [model for model in cases.models(every=10) if model.model_type not in SLOW]
+    chosen = [model for model in cases.models(every=6) if model.model_type not in SLOW]
     rows, refused = [], {}
     work = [(model, setting) for n, model in enumerate(chosen) for setting in _of(cases.SETTINGS, n)]
     for model, setting in work[:pairs] if pairs else work:

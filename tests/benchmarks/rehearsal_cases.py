@@ -69,7 +69,7 @@ def models(every: int = 1) -> Iterator[ModelFacts]:
     rows = [json.loads(line) for line in text.splitlines()]
     seen: set[str] = set()
     for n, row in enumerate(rows):
-        if row["class"] is None or row["kind"] == "encoder-decoder":
+        if row["class"] is None or row["kind"] in ("encoder", "encoder-decoder"):
             continue
         if row["model_type"] not in seen or n % every == 0:
             seen.add(row["model_type"])
