@@ -80,6 +80,8 @@ def load_base(facts: Facts, effective: Effective, tokenizer: Any, labels: list[A
         raise _unavailable("model", source, error) from error
     loaded.config.use_cache = False
     text = loaded.config.get_text_config()
+    # A vision-language model's own flag does not reach its language model, which would keep keys and values.
+    text.use_cache = False
     text.pad_token_id = tokenizer.pad_token_id
     return loaded
 

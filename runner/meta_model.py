@@ -100,7 +100,7 @@ def build(plan: Blueprint, facts: Facts, depth: int) -> Any:
         torch.set_default_dtype(default)
     # Tying is part of the initialisation that was left out.
     model.tie_weights()
-    model.config.use_cache = False
+    model.config.use_cache = model.config.get_text_config().use_cache = False
     if facts.quant is not None and facts.quant.load_in_4bit:
         _quantise(model, facts.quant)
     elif facts.quant is not None and facts.quant.load_in_8bit:
