@@ -9,7 +9,7 @@ straight lines, since another moment of the layer is the highest for long rows o
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from lora_advise.memory_case import Case, widths_of
 from lora_advise.package_data import read_json
@@ -17,6 +17,7 @@ from lora_advise.package_data import read_json
 Quantity = Literal["kept", "hump", "forward", "forward_kept", "hump_kept", "evaluation"]
 """What a layer keeps without checkpointing; how far the backward and the forward pass rise above the layer inputs with
 checkpointing, and above what is kept without; the forward pass of an evaluation."""
+QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 
 BASES = {"no-amp": "amp", "bf16": "amp", "kbit": "nf4", "kbit-amp": "nf4"}
 """The precision in which model types were traced, for those in which they were not."""
@@ -50,7 +51,7 @@ def layer_size(case: Case, quantity: Quantity, rows: int, length: int) -> Size:
     """That quantity of one layer for these rows, its adapters' rank and its attention's masks included."""
     tokens, entries = rows * length, rows * length * length
     extra = _rank_bytes(case) * tokens + _mask_bytes(case, quantity, rows, length)
-    matrix = case.weights.dequant * _SCALES.get(quantity, 0.0)
+    matrix = case.weights.dequant * UNPACKED.get(quantity, 0.0)
     sizes = [
         Size(line.token * tokens + line.square * entries + extra, matrix if line.matrix else 0.0)
         for line in _lines(case, quantity)
@@ -58,14 +59,14 @@ def layer_size(case: Case, quantity: Quantity, rows: int, length: int) -> Size:
     return max(sizes, key=sum)
 
 
-_SCALES = {
+UNPACKED: dict[Quantity, float] = {
     "hump": 1 + 1 / 32,
     "hump_kept": 1 + 1 / 32,
     "forward": 1 + 1 / 16,
     "forward_kept": 1 + 1 / 16,
     "evaluation": 1 + 1 / 16,
 }
-"""A matrix in 16 bits, and the scales of its blocks of 64 in fp32, once or twice."""
+"""Unpacked matrices that are alive at each of these points: in 16 bits, with the scales of their blocks of 64 in fp32."""
 
 
 def checkpoints_per_token(case: Case) -> int:
@@ -129,21 +130,19 @@ def _lines(case: Case, quantity: Quantity) -> list[_Line]:
     if case.stack.experts == "loop" and case.width.expert:
         return [_looped(case, key, n, quantity) for n in range(len(here))]
     own = _norms(case, quantity) - _bare_attention(case, quantity)
+    as_llama = [
+        _Line(_bare(key, quantity, n, widths) + own, line[5] * case.width.heads, bool(line[6]))
+        for n, line in enumerate(here)
+    ]
     if not rows or (_writes_scores(case) and not _eager(case)):
-        return [
-            _Line(_bare(key, quantity, n, widths) + own, line[5] * case.width.heads, bool(line[6]))
-            for n, line in enumerate(here)
-        ]
+        return as_llama
     mode = BASES.get(case.stack.mode, case.stack.mode)
     mode = mode if mode in rows[0][0] else "amp"
     traced_as = f"{mode}/attention/plain" if case.width.expert else f"{mode}/all/plain"
     moved = _bare(_setting(case, quantity, eager=False), quantity, 0, widths) - _bare(traced_as, quantity, 0, widths)
     base = f"{mode}/eager" if _eager(case) else traced_as
     if _is_llama(rows, mode, quantity, base):
-        return [
-            _Line(_bare(key, quantity, n, widths) + own, line[5] * case.width.heads, bool(line[6]))
-            for n, line in enumerate(here)
-        ]
+        return as_llama
     found = []
     for n, line in enumerate(rows[0][0][mode][quantity]):
         place = n if n < len(_llama(base)[quantity]) else 0

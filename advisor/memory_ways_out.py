@@ -21,6 +21,8 @@ LARGE_RANK = 64
 WORTH = 0.02
 """Share of the peak that a change must save to be worth naming."""
 COUNTS = (2, 4, 8, 16, 32)
+HOSTS = tuple(2**n for n in range(3, 15))
+"""GiB of memory of machines that are on offer."""
 _SHARDED = {"stack.sharding": "fsdp", "quant.bnb_4bit_quant_storage": "bfloat16"}
 """FSDP, and 4-bit weights stored so that they shard."""
 FEWEST = 3
@@ -51,8 +53,9 @@ def find(facts: Facts) -> tuple[WayOut, ...]:
         found.append(WayOut(change=step.change, saves=saves, costs=step.costs, enough=enough, values=step.values))
         if enough and len(found) >= FEWEST:
             return tuple(found)
-    if len(found) < FEWEST and (larger := _larger_device(facts, current)) is not None:
-        found.append(larger)
+    if len(found) < FEWEST:
+        larger = (_larger_host(current), _larger_device(facts, current))
+        found += [way for way in larger if way is not None]
     return (*found, _smaller_model(current))
 
 
@@ -198,6 +201,19 @@ def _more_devices(facts: Facts) -> tuple[_Step, ...]:
     )
 
 
+def _larger_host(facts: Facts) -> WayOut | None:
+    """For a run on a CPU: the least memory of the machine, in powers of two, in which it fits."""
+    hardware = facts.hardware
+    if hardware is None or hardware.kind != "cpu":
+        return None
+    for memory_gib in HOSTS:
+        values = {"hardware": hardware.changed({"memory_gib": float(memory_gib)})}
+        if memory_gib > hardware.memory_gib and memory.fit(apply(facts, values)) == "fits":
+            change = f"a machine with {memory_gib:,} GiB of memory"
+            return WayOut(change=change, saves=0, costs="another machine, and just as slow", enough=True, values=values)
+    return None
+
+
 def _larger_device(facts: Facts, current: Facts) -> WayOut | None:
     """The smallest usual card on which the run fits as it is, else with the other changes; else several of the largest."""
     for run, costs in ((facts, "and no other change"), (current, "after the changes above")):
@@ -218,15 +234,17 @@ def _larger_device(facts: Facts, current: Facts) -> WayOut | None:
 def _larger_devices(facts: Facts) -> Iterator[dict[str, Any]]:
     from lora_advise.gpus import TABLE_SIZES, card_of_size
 
-    if facts.hardware is None:
+    if facts.hardware is None or facts.train is None:
         return
+    # A plan for a CPU computes in float32 since it has no fast 16 bits; these cards do.
+    dtype = {"train.dtype": "bfloat16"} if facts.hardware.kind == "cpu" and facts.train.dtype == "float32" else {}
     for size in TABLE_SIZES:
         if size > 1.05 * facts.hardware.memory_gib:
-            yield {"hardware": card_of_size(size).changed({"count": facts.hardware.count})}
-    for count in (*COUNTS, 64):
+            yield {"hardware": card_of_size(size).changed({"count": facts.hardware.count}), **dtype}
+    for count in (*COUNTS, 64, 128):
         if count > facts.hardware.count:
             card = card_of_size(TABLE_SIZES[-1]).changed({"count": count})
-            yield {"hardware": card, **_SHARDED}
+            yield {"hardware": card, **_SHARDED, **dtype}
 
 
 def _smaller_model(facts: Facts) -> WayOut:

@@ -15,7 +15,8 @@ from lora_advise.adapters import targets
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import ModelFacts
 from lora_advise.memory_case import layer_key, width_of, widths_of
-from lora_advise.runner.layer_lines import LENGTH, MODES, QUANTITIES, RANK, Line, Setting, lines, run, window
+from lora_advise.memory_layers import QUANTITIES
+from lora_advise.runner.layer_lines import LENGTH, MODES, RANK, Line, Setting, lines, run, window
 from lora_advise.runner.meta_model import Blueprint, attention_of, blueprint
 from lora_advise.runner.quiet import quiet_libraries
 from lora_advise.runner.rehearse import REFUSALS

@@ -64,6 +64,13 @@ class CachingAllocator:
                 block = self._merge(block, other)
         self._put(block)
 
+    def follow(self, name: int, size: int) -> None:
+        """One event of a trace: that many bytes for ``name``, or, where they are negative, its end."""
+        if size > 0:
+            self.allocate(name, size)
+        else:
+            self.release(name)
+
     def _best(self, small: bool, size: int) -> _Block | None:
         keys = self._free[small]
         at = bisect_left(keys, (size, -1))
@@ -114,8 +121,5 @@ def reserved_by(events: Iterable[tuple[int, int]]) -> int:
     """Peak of reserved bytes over a sequence of (storage, bytes), negative bytes for a free."""
     allocator = CachingAllocator()
     for name, size in events:
-        if size > 0:
-            allocator.allocate(name, size)
-        else:
-            allocator.release(name)
+        allocator.follow(name, size)
     return allocator.peak

@@ -8,9 +8,11 @@ from typing import Any, Literal, NamedTuple
 from lora_advise.adapter_limits import refused
 from lora_advise.adapters import lora_params
 from lora_advise.facts import Facts, LoraFacts, ModelFacts, QuantFacts, StackFacts, TaskFacts, TrainFacts
+from lora_advise.memory_layers import QUANTITIES, UNPACKED
 from lora_advise.runner.meta_model import Blueprint, attention_of
 from lora_advise.runner.rehearsal_depth import Depths, depths_of
 from lora_advise.runner.rehearsal_step import Traced, trace
+from lora_advise.runner.rehearse import WALKERS
 
 STATIC = ("weights", "adapters", "optimizer", "gradients")
 SCORES_SMALL, SCORES_LARGE = (256, 512), (4096, 8192)
@@ -21,26 +23,8 @@ SHORT = 128
 """For mixers whose reference code walks through the row token by token."""
 MANY = 16_384
 """Tokens at which activations outweigh every unpacked matrix."""
-_UNPACKED = {
-    "hump": 1 + 1 / 32,
-    "hump_kept": 1 + 1 / 32,
-    "forward": 1 + 1 / 16,
-    "forward_kept": 1 + 1 / 16,
-    "evaluation": 1 + 1 / 16,
-}
-"""Matrices in 16 bits, and their scales in fp32 beside them, that are alive at each of these points."""
-WALKS = (
-    "recurrent_gemma",
-    "mamba",
-    "falcon_mamba",
-    "jamba",
-    "kimi_linear",
-    "minimax",
-    "olmo_hybrid",
-    "qwen3_next",
-    "qwen3_5",
-    "qwen3_5_moe",
-)
+WALKS = (*WALKERS, "olmo_hybrid", "qwen3_next", "qwen3_5", "qwen3_5_moe")
+"""Types that are traced with few tokens, since their reference code goes through a row in steps."""
 RANK = 8
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MODES = {
@@ -50,9 +34,6 @@ MODES = {
     "full": ("trl", False, False),
 }  # fmt: skip
 """How each precision of the closed form comes about."""
-QUANTITIES = ("kept", "hump", "forward", "forward_kept", "hump_kept", "evaluation")
-"""Bytes of one layer: kept without checkpointing; above the layer inputs in the backward and the forward pass with
-checkpointing; the same two above what is kept without; of the forward pass of an evaluation."""
 
 
 Line = tuple[float, float, int]
@@ -192,7 +173,7 @@ def lines(plan: Blueprint, model: ModelFacts, setting: Setting) -> dict[str, lis
         short = min(length, SCORES_SMALL[1]) if _writes_scores(plan, model, setting) else length
         small = measure(plan, model, setting, short, length // short, padded=False)
         for name in QUANTITIES:
-            above = small[name] - _UNPACKED.get(name, 0) * matrix
+            above = small[name] - UNPACKED.get(name, 0) * matrix
             found[name].append((round(above / length - found[name][0][1] * short, 1), found[name][0][1], 1))
     return found
 
@@ -219,7 +200,7 @@ def _point(plan: Blueprint, model: ModelFacts, setting: Setting, length: int, ma
 
 
 def _through(low: Point, high: Point) -> dict[str, Line]:
-    found = {}
+    found: dict[str, Line] = {}
     for name in QUANTITIES:
         a, b = low.values[name] / low.tokens, high.values[name] / high.tokens
         square = (b - a) / (high.length - low.length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lora_advise.errors import LoraAdviseError
+from lora_advise.errors import LoraAdviseError, first_line
 from lora_advise.facts import Facts, ModelFacts, QuantFacts
 from lora_advise.runner.device import Effective
 
@@ -164,7 +164,6 @@ def _unavailable(what: str, source: str, error: Exception) -> LoraAdviseError:
         return LoraAdviseError(
             f"{source}: transformers has no sdpa attention for this model; set train.attn_implementation to eager."
         )
-    first = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())[:200]
     offline = os.environ.get("HF_HUB_OFFLINE", "0").lower() in {"1", "true", "yes", "on"}
     if not Path(source).exists() and isinstance(error, OSError):
         why = "the hub is switched off by HF_HUB_OFFLINE" if offline else "the hub did not give it"
@@ -172,4 +171,4 @@ def _unavailable(what: str, source: str, error: Exception) -> LoraAdviseError:
             f"{source}: its {what} is not on this machine and {why}; download it first "
             f"(hf download {source}), log in if it is gated, or name a local folder with --model."
         )
-    return LoraAdviseError(f"{source}: its {what} cannot be loaded: {first}")
+    return LoraAdviseError(f"{source}: its {what} cannot be loaded: {first_line(error)}")

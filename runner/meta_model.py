@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from lora_advise.errors import LoraAdviseError
+from lora_advise.errors import LoraAdviseError, first_line
 from lora_advise.facts import Facts, ModelFacts, QuantFacts
 from lora_advise.runner.build_catalogue import Row, class_named_by
 
@@ -94,7 +94,7 @@ def build(plan: Blueprint, facts: Facts, depth: int) -> Any:
             model = getattr(transformers, plan.class_name)(settings)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise LoraAdviseError(
-            f"--exact: transformers cannot build {plan.class_name} on the meta device ({_first_line(error)}); leave --exact out."
+            f"--exact: transformers cannot build {plan.class_name} on the meta device ({first_line(error)}); leave --exact out."
         ) from error
     finally:
         torch.set_default_dtype(default)
@@ -106,10 +106,6 @@ def build(plan: Blueprint, facts: Facts, depth: int) -> Any:
     elif facts.quant is not None and facts.quant.load_in_8bit:
         raise LoraAdviseError("--exact: the 8-bit kernels of bitsandbytes have no shape model here; leave --exact out.")
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())[:200]
 
 
 def _settings(plan: Blueprint, facts: Facts, depth: int) -> Any:

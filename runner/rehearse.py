@@ -6,8 +6,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
 
-from lora_advise.errors import LoraAdviseError
+from lora_advise.errors import LoraAdviseError, first_line
 from lora_advise.facts import Facts
 from lora_advise.memory_case import length_of
 from lora_advise.memory_static import WORKSPACES
@@ -19,7 +20,6 @@ from lora_advise.runner.meta_model import Blueprint, attention_of, blueprint
 from lora_advise.runner.quiet import quiet_libraries
 from lora_advise.runner.rehearsal_depth import Depths, depths_of
 from lora_advise.runner.rehearsal_step import Traced, trace
-from lora_advise.runner.storage_trace import Peak
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
 WALKERS = ("mamba", "falcon_mamba", "jamba", "recurrent_gemma", "kimi_linear", "minimax")
@@ -37,23 +37,27 @@ def rehearse(facts: Facts, *, full: bool = False) -> Rehearsal:
 
     Raises LoraAdviseError where the installed libraries cannot build the model or take the step without a device.
     """
-    if _walks(facts):
-        short, longer = (rehearse(_shortened(facts, n), full=full) for n in SHORT_ROWS)
-        return _lengthened(short, longer, facts)
+    walks = _walks(facts)
+    runs = [_shortened(facts, n) for n in SHORT_ROWS] if walks else [facts]
     with quiet_libraries(), _heard() as said, flash_by_name():
         plan = blueprint(facts)
         try:
-            depths = depths_of(plan, facts, full=full)
-            traces = [trace(plan, facts, depth) for depth in depths.traced]
+            depths = depths_of(plan, runs[0], full=full)
+            found = [_whole(depths, [trace(plan, run, depth) for depth in depths.traced]) for run in runs]
         except LoraAdviseError:
             raise
         except REFUSALS as error:
-            reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())[:200]
             raise LoraAdviseError(
                 f"--exact: the installed libraries do not take this step on the meta device ({type(error).__name__}: "
-                f"{reason}); leave --exact out for the closed form."
+                f"{first_line(error)}); leave --exact out for the closed form."
             ) from error
-    return _result(plan, facts, depths, traces, tuple(dict.fromkeys(said)))
+    low, high = SHORT_ROWS
+    times = (length_of(facts, facts.train) - high) / (high - low) if walks and facts.train else 0.0
+    notes = _notes(plan, facts, tuple(dict.fromkeys(said)))
+    if walks:
+        how = f"rows of {low} and {high} tokens, and a line through them"
+        notes += (f"The mixers' reference code walks through a row token by token: {how}.",)
+    return _result(_line(found[0], found[-1], times), depths, notes)
 
 
 def _walks(facts: Facts) -> bool:
@@ -67,65 +71,53 @@ def _shortened(facts: Facts, length: int) -> Facts:
     return facts.changed({"data": data, "train": facts.train.changed({"max_length": length}) if facts.train else None})
 
 
-def _lengthened(short: Rehearsal, longer: Rehearsal, facts: Facts) -> Rehearsal:
-    """A straight line through two short rows: without attention scores, memory grows with the tokens."""
-    low, high = SHORT_ROWS
-    times = (length_of(facts, facts.train) - high) / (high - low) if facts.train else 0.0
+class _Peaks(NamedTuple):
+    """Bytes of every stage by what they are for, what the allocator reserves for one byte, and trained parameters."""
 
-    def at_length(a: int, b: int) -> int:
+    stages: dict[str, dict[str, int]]
+    share: float
+    trained: int
+
+
+def _whole(depths: Depths, traces: list[Traced]) -> _Peaks:
+    """The line through the traced depths, at the model's own."""
+    found = []
+    for traced in traces:
+        grouped = depths.grouped(traced)
+        stages = {name: peak.parts for name, peak in grouped.items()}
+        share = traced.reserved / max(peak.bytes for peak in grouped.values())
+        found.append(_Peaks(stages, max(1.0, share), traced.trained))
+    first, last = traces[0].depth, traces[-1].depth
+    return _line(found[0], found[-1], (depths.layers - last) / (last - first) if last > first else 0.0)
+
+
+def _line(low: _Peaks, high: _Peaks, times: float) -> _Peaks:
+    """So many times the difference beyond the higher one, stage by stage and part by part."""
+
+    def beyond(a: int, b: int) -> int:
         return round(b + times * (b - a))
 
-    before = {stage.stage: stage.bytes for stage in short.stages}
-    stages = tuple(
-        StagePeak(stage=s.stage, bytes=at_length(before.get(s.stage, s.bytes), s.bytes)) for s in longer.stages
-    )
-    parts_before = {part.name: part.bytes for part in short.parts}
-    parts = tuple(
-        part.changed({"bytes": at_length(parts_before.get(part.name, part.bytes), part.bytes)}) for part in longer.parts
-    )
-    top = max(stages, key=lambda stage: stage.bytes)
-    said = f"The mixers' reference code walks through a row token by token: rows of {low} and {high} tokens, and a line through them."
-    return longer.changed(
-        {
-            "stages": stages, "parts": parts, "allocated": top.bytes, "peak_stage": top.stage,
-            "reserved": at_length(short.reserved, longer.reserved), "notes": (*longer.notes, said),
-        }
-    )  # fmt: skip
-
-
-def _result(plan: Blueprint, facts: Facts, depths: Depths, traces: list[Traced], said: tuple[str, ...]) -> Rehearsal:
-    """The line through the traced depths, at the model's own."""
-    first, last = traces[0], traces[-1]
-    times = (depths.layers - last.depth) / (last.depth - first.depth) if last.depth > first.depth else 0.0
-
-    def at_depth(low: float, high: float) -> int:
-        return round(high + times * (high - low))
-
-    stages, parts = {}, {}
-    grouped = [depths.grouped(t) for t in traces]
-    for name, peak in grouped[-1].items():
-        if name not in grouped[0]:
+    stages = {}
+    for name, parts in high.stages.items():
+        if name not in low.stages:
             # Layers between the two ends, which the smaller depth does not have; none of them is the highest.
             continue
-        before = grouped[0][name]
-        stages[name] = at_depth(before.bytes, peak.bytes) + WORKSPACES
-        parts[name] = {part: at_depth(before.parts.get(part, 0), size) for part, size in peak.parts.items()}
-    top = max(stages, key=lambda name: stages[name])
-    shown = {**parts[top], "workspaces": WORKSPACES}
+        before = low.stages[name]
+        stages[name] = {part: beyond(before.get(part, 0), parts.get(part, 0)) for part in {**parts, **before}}
+    return _Peaks(stages, max(low.share, high.share), beyond(low.trained, high.trained))
+
+
+def _result(peaks: _Peaks, depths: Depths, notes: tuple[str, ...]) -> Rehearsal:
+    sizes = {name: sum(parts.values()) + WORKSPACES for name, parts in peaks.stages.items()}
+    top = max(sizes, key=lambda name: sizes[name])
+    shown = {**peaks.stages[top], "workspaces": WORKSPACES}
     return Rehearsal(
-        versions=_versions(), allocated=stages[top], reserved=_reserved(grouped, traces, stages[top]),
+        versions=_versions(), allocated=sizes[top], reserved=round(sizes[top] * peaks.share),
         parts=tuple(MemoryPart(name=n, label=PARTS[n], bytes=b) for n, b in shown.items() if b > 0),
         peak_stage=STAGES[top],
-        stages=tuple(StagePeak(stage=STAGES[n], bytes=stages[n]) for n in STAGES if n in stages),
-        trainable_params=at_depth(first.trained, last.trained), layers=depths.layers, traced=depths.traced,
-        notes=_notes(plan, facts, said),
+        stages=tuple(StagePeak(stage=STAGES[n], bytes=sizes[n]) for n in STAGES if n in sizes),
+        trainable_params=peaks.trained, layers=depths.layers, traced=depths.traced, notes=notes,
     )  # fmt: skip
-
-
-def _reserved(grouped: list[dict[str, Peak]], traces: list[Traced], allocated: int) -> int:
-    """What the allocator reserves: the same share beyond what is allocated as at the traced depths."""
-    shares = [t.reserved / max(p.bytes for p in peaks.values()) for t, peaks in zip(traces, grouped, strict=True)]
-    return round(allocated * max(1.0, *shares))
 
 
 def _notes(plan: Blueprint, facts: Facts, said: tuple[str, ...]) -> tuple[str, ...]:

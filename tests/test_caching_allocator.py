@@ -79,9 +79,6 @@ def test_never_less_than_what_is_alive_and_no_growth_the_second_time(events) -> 
 def test_every_byte_of_a_segment_belongs_to_one_block(events) -> None:
     allocator = CachingAllocator()
     for name, size in events:
-        if size > 0:
-            allocator.allocate(name, size)
-        else:
-            allocator.release(name)
+        allocator.follow(name, size)
         assert sum(block.size for block in allocator._blocks.values()) == allocator.reserved
         assert sum(len(keys) for keys in allocator._free.values()) == sum(b.free for b in allocator._blocks.values())

@@ -296,6 +296,23 @@ def test_ways_out_lead_to_a_run_that_fits():
     assert memory.fit(facts) == "fits"
 
 
+def test_a_run_on_a_cpu_has_three_ways_out_where_its_weights_are_too_many():
+    from lora_advise import advise
+    from lora_advise.memory_ways_out import apply
+
+    advice = advise("moonshotai/Kimi-K2-Base", "qa", gpu="cpu", tokens_per_example=12_000, completion_tokens=300)
+    host, cards, smaller = advice.memory[0].ways_out
+    assert host.enough and cards.enough and "a model of at most" in smaller.change
+    larger = apply(advice.facts, host.values).hardware
+    assert larger is not None
+    for gib, expected in ((larger.memory_gib, "fits"), (larger.memory_gib / 2, "does not fit")):
+        held = larger.changed({"memory_gib": gib})
+        assert memory.fit(advice.facts.changed({"hardware": held})) == expected
+    on_cards = apply(advice.facts, cards.values)
+    assert on_cards.train.dtype == "bfloat16"
+    assert memory.fit(on_cards) == "fits"
+
+
 def test_the_micro_batch_is_the_largest_power_of_two_that_fits():
     facts = run(gib=80.0)
     best = memory.largest_micro_batch(facts)

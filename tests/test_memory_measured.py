@@ -114,7 +114,7 @@ def test_bands_hold_what_is_known_less_well(measured):
     assert len(rows) >= 200
     assert inside >= 0.9
     for name in ("LitGPT", "torchtune"):
-        here = [r for r in rows if r.run.library == name]
+        here = [r for r in rows if r.run.stack_name == name]
         assert len(here) >= 8
         assert share(here, lambda r: r.inside) >= 0.9, name
 

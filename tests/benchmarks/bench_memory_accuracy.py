@@ -137,7 +137,7 @@ def method(row: Compared) -> str:
 def stack(row: Compared) -> str:
     """The stack by what moves its memory: library, kernels, versions."""
     run = row.run
-    parts = [run.library]
+    parts = [run.stack_name]
     if run.stack.triton:
         parts.append("Triton kernels")
     if run.stack.loss == "liger":

@@ -20,8 +20,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from lora_advise.catalogue import resolve_model
 from lora_advise.errors import LoraAdviseError
 from lora_advise.memory import estimate
+from lora_advise.runner.rehearse import WALKERS, rehearse
 
-SLOW = ("kimi_linear", "recurrent_gemma", "minimax", "jamba", "mamba", "falcon_mamba", "qwen3_5", "qwen3_5_moe")
+SLOW = (*WALKERS, "qwen3_5", "qwen3_5_moe")
 """Types whose mixers run as reference code in a loop: a rehearsal takes up to a minute, and is taken by hand."""
 PAGE = Path(__file__).parents[2] / "docs" / "rehearsal.md"
 
@@ -35,8 +36,6 @@ def _cases():
 
 def compare(pairs):
     """Rows of (kind, type, model, setting, rehearsed, closed, seconds) and refusals with their reason."""
-    from lora_advise.runner.rehearse import rehearse
-
     cases = _cases()
     chosen = [model for model in cases.models(every=6) if model.model_type not in SLOW]
     rows, refused = [], {}

@@ -42,7 +42,7 @@ class Run(NamedTuple):
     stack: Stack
     group: Group
     metric: Metric
-    library: str
+    stack_name: str
     """The stack as a person would call it."""
     exact: bool = True
     """Whether the length is what ran; else it is the cap, and shorter rows are possible."""
