@@ -23,13 +23,13 @@ def run_command(name: str, args: Namespace) -> int:
     }[name](args)  # fmt: skip
 
 
-def require_training() -> None:
-    """Refuse in one sentence when the training libraries are not installed."""
-    from lora_advise.runner.preflight import missing
+def require_training(what: str = "training") -> None:
+    """Refuse in one sentence when the training libraries, which ``what`` needs, are not installed."""
+    from lora_advise.preflight import missing
 
     absent = missing()
     if absent:
-        raise LoraAdviseError(f"training needs {', '.join(absent)}; install them with: pip install 'lora-advise[run]'")
+        raise LoraAdviseError(f"{what} needs {', '.join(absent)}; install them with: pip install 'lora-advise[run]'")
 
 
 def train(plan: Plan, out: Path, *, resume: bool, force: bool, decisions: tuple[Decision, ...] = ()) -> int:
@@ -92,7 +92,7 @@ def _memory(args: Namespace) -> int:
         facts = _with_versions(facts, args.versions)
     report = forecast(facts, axes, assumed, price_of(args))
     if args.exact or args.full_depth:
-        require_training()
+        require_training("memory --exact")
         from lora_advise.runner.rehearse import rehearse
 
         report = report.changed({"rehearsal": rehearse(facts, full=args.full_depth)})

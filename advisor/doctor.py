@@ -13,11 +13,10 @@ from typing import Literal
 
 from lora_advise.calibration_view import CalibrationState, calibration_state
 from lora_advise.facts import GIB, HardwareFacts
+from lora_advise.preflight import NEEDED
 from lora_advise.section import Section
 
 DOCTOR_VERSION = 1
-TRAINING = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
-"""Every training run imports these."""
 OPTIONAL = {
     "bitsandbytes": "4-bit bases and 8-bit optimizers", "flash-attn": "flash_attention_2", "liger-kernel": "fused kernels",
     "huggingface-hub": "models that are not in the catalogue",
@@ -116,7 +115,7 @@ def installed() -> tuple[Package, ...]:
     pattern = re.compile(r"([A-Za-z0-9._-]+)\s*>=\s*([0-9.]+)")
     least = {match[1].lower().replace("_", "-"): match[2] for text in wanted if (match := pattern.match(text))}
     found = []
-    for name in (*TRAINING, *OPTIONAL):
+    for name in (*NEEDED, *OPTIONAL):
         try:
             here = version(name)
         except PackageNotFoundError:
@@ -138,8 +137,6 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def commands(packages: tuple[Package, ...]) -> tuple[Command, ...]:
     """Which commands work with these packages."""
-    from lora_advise.cli_parser import command_parser
-
     versions = {package.name: package for package in packages}
 
     def lacks(*names: str) -> str:
@@ -147,10 +144,12 @@ def commands(packages: tuple[Package, ...]) -> tuple[Command, ...]:
         old = [f"{name} {versions[name].version} is too old" for name in names if versions[name].old]
         return "; ".join([f"{', '.join(absent)} not installed"] * bool(absent) + old)
 
-    found = [("advice, lint, memory, diagnose", ""), ("run, --run", lacks(*TRAINING))]
-    found.append(("run of a 4-bit plan", lacks(*TRAINING, "bitsandbytes")))
-    if "--exact" in command_parser("memory").format_help():
-        found.append(("memory --exact", lacks("torch", "transformers", "peft")))
+    found = (
+        ("advice, lint, memory, diagnose", ""),
+        ("run, --run", lacks(*NEEDED)),
+        ("run of a 4-bit plan", lacks(*NEEDED, "bitsandbytes")),
+        ("memory --exact", lacks(*NEEDED)),
+    )
     return tuple(Command(name=name, works=not why, why=why) for name, why in found)
 
 
@@ -164,7 +163,7 @@ def library_problems(packages: tuple[Package, ...]) -> tuple[Problem, ...]:
                 way_out=f"pip install --upgrade '{p.name}>={p.least}'")
         for p in packages if p.old
     ]  # fmt: skip
-    training = [p for p in packages if p.name in TRAINING]
+    training = [p for p in packages if p.name in NEEDED]
     absent = [p.name for p in training if p.version is None]
     if absent and any(p.version for p in training if p.name != "torch"):
         names = ", ".join(absent)

@@ -133,7 +133,7 @@ def _auto_class(config: Any, trainer: str) -> Any:
 def _quantization(quant: QuantFacts, effective: Effective) -> Any:
     from transformers import BitsAndBytesConfig
 
-    from lora_advise.runner.preflight import missing
+    from lora_advise.preflight import missing
 
     if missing(quantised=True):
         raise LoraAdviseError("a quantised base needs bitsandbytes; install it with: pip install 'lora-advise[run]'.")

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import DataFacts, TaskFacts
+from lora_advise.preflight import missing
 from lora_advise.run_facts import AdapterSignal, LogEntry, Run, read_run, write_run
 from lora_advise.runner.chat import mask_rows, question_and_answer
 from lora_advise.runner.data_rows import read_rows, split
 from lora_advise.runner.data_shapes import detect, shape_rows
-from lora_advise.runner.preflight import missing
 from lora_advise.section import to_json
 
 CORPUS = Path(__file__).resolve().parents[1] / ".." / "shared" / "corpus" / "logs"
