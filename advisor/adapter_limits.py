@@ -9,6 +9,10 @@ _MAMBA_REFUSED = ("out_proj", "conv1d")
 """Modules on which PEFT refuses LoRA in these types (``_check_lora_target_modules_mamba``): their fused kernels read the
 bare weight, past the adapter."""
 
+_TUPLE_ROUTERS = ("llama4", "phimoe")
+"""Types whose router is an ``nn.Linear`` that returns a pair (transformers 5.24: ``Llama4Router``, ``PhimoeTopKRouter``). PEFT
+wraps it, and reads the dtype of what it returns: the first forward pass raises."""
+
 NEW_HEADS = {
     "deberta": ("pooler", "classifier"),
     "deberta-v2": ("pooler", "classifier"),
@@ -18,7 +22,9 @@ NEW_HEADS = {
 
 
 def refused(model: ModelFacts, modules: tuple[LinearModule, ...]) -> tuple[LinearModule, ...]:
-    """Those of the modules on which PEFT raises instead of adding an adapter: output projections of Mamba mixers."""
+    """Those of the modules on which an adapter of PEFT raises: output projections of Mamba mixers, routers that return a pair."""
+    if model.model_type in _TUPLE_ROUTERS:
+        return tuple(module for module in modules if module.role == "router" and module.kind == "linear")
     if model.model_type not in _MAMBA_TYPES:
         return ()
     return tuple(module for module in modules if module.name in _MAMBA_REFUSED)

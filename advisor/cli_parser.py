@@ -11,7 +11,7 @@ from lora_advise.errors import LoraAdviseError
 COMMANDS: dict[str, str] = {
     "run": "train, evaluate and diagnose a plan",
     "diagnose": "judge a training log: healthy, unstable, overfit, underfit",
-    "lint": "judge a plan file",
+    "lint": "judge the configs of any trainer, before they run",
     "memory": "predict the peak memory of a run: parts, verdict, ways out, other stacks, a sweep",
     "doctor": "check this machine: versions, devices, disk, the calibration, what stops a command",
     "rule": "explain a rule of the linter",
@@ -155,10 +155,7 @@ def command_parser(name: str) -> Parser:
         add("--plan", metavar="PLAN", help="the plan of that run, for changes in numbers")
         add("--format", choices=("text", "json"), default="text")
     elif name == "lint":
-        add("plan", nargs="+", metavar="PLAN", help="plan files")
-        add("--format", choices=("text", "json"), default="text")
-        add("--pedantic", action="store_true", help="also show conventions")
-        add("--fail-on", choices=("error", "warning", "note", "never"), default="error")
+        _lint(parser)
     elif name == "memory":
         add("plan", nargs="?", metavar="PLAN", help="a plan file; without one, the question's flags")
         add("--exact", action="store_true", help="rehearse the step with the installed libraries, without a device")
@@ -193,10 +190,58 @@ def command_parser(name: str) -> Parser:
     return parser
 
 
+def _lint(parser: Parser) -> None:
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="configs, scripts, notebooks or folders; - reads standard input")
+    add("--dialect", metavar="NAME", help="whose files they are, where the content does not tell: axolotl, trl, ...")
+    add(
+        "--framework", action="append", default=[], metavar="NAME==V",
+        help="version of a trainer or library of the run: axolotl==0.18, transformers==4.57",
+    )  # fmt: skip
+    known = parser.add_argument_group("what the files do not say")
+    known.add_argument("--gpu", metavar="G", help="a GPU (RTX4090), a size (24GB), several (2xRTX4090), or cpu")
+    known.add_argument("--gpus", metavar="N", help="how many")
+    known.add_argument("--model", metavar="M", help="a size, a Hugging Face id, a folder or a config.json")
+    known.add_argument("--task", metavar="T", help="what the runs are for (lora-advise tasks)")
+    known.add_argument("--data", metavar="FILE", help="the training data")
+    known.add_argument("--examples", metavar="N", help="number of training examples")
+    known.add_argument("--tokens-per-example", metavar="N", help="mean tokens of an example")
+    rules = parser.add_argument_group("the rules")
+    rules.add_argument(
+        "--select", action="append", default=[], metavar="RULES", help="only these: names, codes, families"
+    )
+    rules.add_argument("--ignore", action="append", default=[], metavar="RULES", help="not these")
+    rules.add_argument("--pedantic", action="store_true", help="also show conventions")
+    rules.add_argument(
+        "--config", metavar="FILE", help="settings; default: the nearest lora-advise.toml or pyproject.toml"
+    )
+    rules.add_argument("--isolated", action="store_true", help="no settings file")
+    rules.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="leave out, as .gitignore writes it"
+    )
+    answer = parser.add_argument_group("the answer")
+    answer.add_argument(
+        "--format",
+        choices=("text", "concise", "json", "sarif", "github", "gitlab", "junit", "markdown"),
+        default="text",
+    )
+    answer.add_argument("-o", "--output", metavar="FILE", help="write it there instead of to the terminal")
+    answer.add_argument("--statistics", action="store_true", help="count the findings of each rule instead")
+    answer.add_argument(
+        "--fail-on", choices=("error", "warning", "note", "never"), help="exit 1 from this severity on (default: error)"
+    )
+    answer.add_argument("--stdin-filename", metavar="NAME", default="-", help="what standard input is called")
+    mend = parser.add_argument_group("mending")
+    mend.add_argument("--fix", action="store_true", help="make the changes that leave the run as it is")
+    mend.add_argument("--unsafe-fixes", action="store_true", help="also make those that change the run")
+    mend.add_argument("--diff", action="store_true", help="show what would be changed, and change nothing")
+    mend.add_argument("--add-ignore", metavar="REASON", help="write a comment for every finding that is left")
+
+
 _EXAMPLES = {
     "run": "lora-advise run lora-advise.yaml --out runs/first",
     "diagnose": "lora-advise diagnose outputs/checkpoint-500/trainer_state.json",
-    "lint": "lora-advise lint lora-advise.yaml",
+    "lint": "lora-advise lint configs/ train.sh --gpu RTX4090",
     "memory": "lora-advise memory --model 8B --method qlora --gpu RTX4090 --grid seq=1024,2048,4096 batch=1,2,4",
     "doctor": "lora-advise doctor --format json",
     "rule": "lora-advise rule scale-times-rate-diverges",

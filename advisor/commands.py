@@ -67,17 +67,9 @@ def _diagnose(args: Namespace) -> int:
 
 
 def _lint(args: Namespace) -> int:
-    from lora_advise.engine import lint
-    from lora_advise.plan_file import read_plan
-    from lora_advise.report_findings import print_findings
+    from lora_advise.lint_command import lint_command
 
-    levels = {"error": 0, "warning": 1, "note": 2, "never": -1}
-    worst = 9
-    for name in args.plan:
-        result = lint(read_plan(Path(name)).facts, pedantic=args.pedantic)
-        print_findings(name, result, as_json=args.format == "json")
-        worst = min([worst, *(levels[f.severity.value] for f in result.findings)])
-    return 1 if worst <= levels[args.fail_on] else 0
+    return lint_command(args)
 
 
 def _memory(args: Namespace) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from lora_advise.facts import Facts
-from lora_advise.finding import Confidence, Finding, Severity
+from lora_advise.finding import Confidence, Finding, Hit, Severity
 from lora_advise.rule import Rule
+from lora_advise.unknown import UnknownFact
 
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
@@ -18,13 +19,23 @@ class LintResult(NamedTuple):
     findings: tuple[Finding, ...]
     hidden: tuple[Finding, ...]
     skipped: tuple[tuple[str, tuple[str, ...]], ...]
-    """Rule names with the sections that were unknown."""
+    """Rule names with the sections, or the field of a section, that were unknown."""
 
 
 def lint(
-    facts: Facts, rules: Iterable[Rule] | None = None, *, run: object | None = None, pedantic: bool = False
+    facts: Facts,
+    rules: Iterable[Rule] | None = None,
+    *,
+    run: object | None = None,
+    config: object | None = None,
+    comments: object | None = None,
+    pedantic: bool = False,
 ) -> LintResult:
-    """Apply every rule whose sections are known. ``run`` is what a training run left behind, for diagnosis rules."""
+    """Apply every rule whose facts are known.
+
+    ``run`` is what a training run left behind, for diagnosis rules; ``config`` a Reading, for rules about a file;
+    ``comments`` what silences rules in a file. Rules about a file are not counted as skipped where there is none.
+    """
     if rules is None:
         from lora_advise.rules import RULES
 
@@ -33,25 +44,26 @@ def lint(
     hidden: list[Finding] = []
     skipped: list[tuple[str, tuple[str, ...]]] = []
     for rule in rules:
-        known = {name: _section(facts, run, name) for name in rule.needs}
+        extra = {"facts": facts, "run": run, "config": config, "comments": comments}
+        known = {name: extra[name] if name in extra else getattr(facts, name) for name in rule.needs}
         missing = tuple(name for name, value in known.items() if value is None)
+        if {"config", "comments"} & {*missing}:
+            continue
         if missing:
             skipped.append((rule.name, missing))
             continue
-        for hit in rule.check(**known):
-            finding = Finding(
-                rule.name, rule.code, hit.severity or rule.severity, rule.confidence,
-                hit.message, hit.fields, hit.changes, rule.sources, hit.step, hit.instead,
-            )  # fmt: skip
-            (hidden if rule.confidence is Confidence.CONVENTION and not pedantic else shown).append(finding)
+        found = hidden if rule.confidence is Confidence.CONVENTION and not pedantic else shown
+        try:
+            found.extend(_finding(rule, hit) for hit in rule.check(**known))
+        except UnknownFact as gap:
+            skipped.append((rule.name, (gap.field,)))
     shown.sort(key=lambda f: (_ORDER[f.severity], f.code[:3], int(f.code[3:])))
     return LintResult(tuple(shown), tuple(hidden), tuple(skipped))
 
 
-def _section(facts: Facts, run: object | None, name: str) -> object | None:
-    if name == "facts":
-        return facts
-    if name == "run":
-        return run
-    section: object | None = getattr(facts, name)
-    return section
+def _finding(rule: Rule, hit: Hit) -> Finding:
+    return Finding(
+        rule.name, rule.code, hit.severity or rule.severity, rule.confidence,
+        hit.message, hit.fields, hit.changes, rule.sources, hit.step, hit.instead, hit.rewrites,
+    )  # fmt: skip
+

@@ -32,6 +32,19 @@ class Change(NamedTuple):
     safe: bool = False
 
 
+class Rewrite(NamedTuple):
+    """A setting of a file to be written otherwise: under another key, with another value, or not at all."""
+
+    entry: Any
+    """The setting (:class:`lora_advise.document.Entry`)."""
+    words: str
+    """What is done, as a clause: ``rename evaluation_strategy to eval_strategy``."""
+    key: str | None = None
+    value: Any = None
+    drop: bool = False
+    safe: bool = False
+
+
 class Hit(NamedTuple):
     """What a rule yields: a whole sentence with the computed numbers, the fields to blame, the way out."""
 
@@ -45,6 +58,8 @@ class Hit(NamedTuple):
     """Where in a training log it starts, for rules about a run."""
     instead: tuple[Change, ...] = ()
     """Another way out: these do it alone, in place of ``changes``."""
+    rewrites: tuple[Rewrite, ...] = ()
+    """For rules about a file: what to write otherwise in it."""
 
 
 class Finding(NamedTuple):
@@ -60,11 +75,14 @@ class Finding(NamedTuple):
     sources: tuple[str, ...] = ()
     step: int | None = None
     instead: tuple[Change, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
 
     @property
     def fix(self) -> str | None:
         """The changes that mend it, in words; None where no setting does."""
-        ways = ("; ".join(map(_in_words, way)) for way in (self.changes, self.instead) if way)
+        ways = ["; ".join(map(_in_words, way)) for way in (self.changes, self.instead) if way]
+        if self.rewrites:
+            ways.insert(0, "; ".join(rewrite.words for rewrite in self.rewrites))
         return ", or ".join(ways) or None
 
 

@@ -216,7 +216,7 @@ def _larger_host(facts: Facts) -> WayOut | None:
 
 def _larger_device(facts: Facts, current: Facts) -> WayOut | None:
     """The smallest usual card on which the run fits as it is, else with the other changes; else several of the largest."""
-    for run, costs in ((facts, "and no other change"), (current, "after the changes above")):
+    for run, alone in ((facts, True), (current, False)):
         for values in _larger_devices(run):
             if memory.fit(apply(run, values)) == "fits":
                 card: HardwareFacts = values["hardware"]
@@ -224,11 +224,21 @@ def _larger_device(facts: Facts, current: Facts) -> WayOut | None:
                 return WayOut(
                     change=f"a larger device: {name}",
                     saves=0,
-                    costs=f"another machine, {costs}",
+                    costs=_price_of(values, alone=alone),
                     enough=True,
                     values=values,
                 )
     return None
+
+
+def _price_of(values: dict[str, Any], *, alone: bool) -> str:
+    """What moving to that device takes beside the device."""
+    also = (["shards (FSDP)"] if "train.sharding" in values else []) + (
+        ["computes in bfloat16"] if "train.dtype" in values else []
+    )
+    if also:
+        return f"another machine, which {' and '.join(also)}" + ("" if alone else ", after the changes above")
+    return "another machine, and no other change" if alone else "another machine, after the changes above"
 
 
 def _larger_devices(facts: Facts) -> Iterator[dict[str, Any]]:

@@ -168,9 +168,11 @@ def _take(tree: Tree, stack: list[_Open], event: Any, kind: str, name: str, line
 
 
 def _plain_value(event: Any) -> Any:
-    text: str = event.value
-    if not event.implicit[0]:
-        return text
+    return core_value(event.value) if event.implicit[0] else event.value
+
+
+def core_value(text: str) -> Any:
+    """A scalar without quotes and tag in the core schema of YAML 1.2, but for numbers that are not decimal."""
     if text in _NULLS:
         return None
     if text in _BOOLS:
@@ -185,5 +187,9 @@ def _plain_value(event: Any) -> Any:
 def _not_yaml(error: Any, name: str) -> LoraAdviseError:
     mark = getattr(error, "problem_mark", None)
     place = f" line {mark.line + 1}" if mark is not None else ""
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it is malformed"
-    return LoraAdviseError(f"{name}{place}: not readable as YAML: {problem}.")
+    return LoraAdviseError(f"{name}{place}: not readable as YAML: {yaml_problem(error)}.")
+
+
+def yaml_problem(error: Any) -> str:
+    """What PyYAML says of text that it cannot read, as a clause."""
+    return getattr(error, "problem", None) or getattr(error, "reason", None) or "it is malformed"

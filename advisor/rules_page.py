@@ -21,6 +21,11 @@ FAMILIES = {
     "PRF": "Preference optimization and reinforcement learning",
     "VAR": "Variants",
     "SRV": "Serving",
+    "KEY": "Keys and values of a file",
+    "DST": "Several devices",
+    "TPL": "Templates, tokens and masks",
+    "SAF": "Safety",
+    "SUP": "Comments that silence rules",
 }
 """Families of codes, in the order of their numbers."""
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of what lora-advise writes: the JSON report and the plan file."""
+"""JSON Schemas of what lora-advise writes: the JSON report, the plan file and the answer of the linter."""
 
 from __future__ import annotations
 
@@ -49,6 +49,13 @@ def plan_schema() -> dict[str, Any]:
     return _named(schema, "plan", "lora-advise plan file")
 
 
+def lint_schema() -> dict[str, Any]:
+    """The schema of ``lint --format json``."""
+    from lora_advise.lint_json import LINT_VERSION, LintAnswer
+
+    return _named(json_schema(LintAnswer, _REFERENCES, written=True), "lint", "lora-advise lint report", LINT_VERSION)
+
+
 def _inlined(model: type[Section], definitions: dict[str, Any]) -> dict[str, Any]:
     schema = json_schema(model, _REFERENCES, written=False)
     definitions.update(schema.pop("$defs", {}))
@@ -65,6 +72,6 @@ def _optional(part: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [part, {"type": "null"}]}
 
 
-def _named(schema: dict[str, Any], name: str, title: str) -> dict[str, Any]:
-    head = {"$schema": DIALECT, "$id": f"urn:lora-advise:schema:{name}:{PLAN_VERSION}", "title": title}
+def _named(schema: dict[str, Any], name: str, title: str, version: int = PLAN_VERSION) -> dict[str, Any]:
+    head = {"$schema": DIALECT, "$id": f"urn:lora-advise:schema:{name}:{version}", "title": title}
     return {**head, **{key: value for key, value in schema.items() if key not in head}}

@@ -23,6 +23,7 @@ from lora_advise.rules.saved_modules import SAVED_RULES
 from lora_advise.rules.scale import SCALE_RULES
 from lora_advise.rules.schedule import SCHEDULE_RULES
 from lora_advise.rules.serving import SERVING_RULES
+from lora_advise.rules.suppression import SUPPRESSION_RULES
 from lora_advise.rules.targets import TARGET_RULES
 from lora_advise.rules.variants import VARIANT_RULES
 
@@ -48,6 +49,7 @@ RULES: tuple[Rule, ...] = (
     *PREFERENCE_RULES,
     *VARIANT_RULES,
     *SERVING_RULES,
+    *SUPPRESSION_RULES,
 )
 """Every rule that judges a configuration, in the order of its family and code."""
 

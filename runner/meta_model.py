@@ -16,6 +16,10 @@ from lora_advise.runner.build_catalogue import Row, class_named_by
 TOWERS = ("vision", "visual", "audio", "image", "speech")
 """Parts of a path that lead into a tower beside the language model."""
 
+LANGUAGE_ALONE = {"Llama4ForConditionalGeneration": "Llama4ForCausalLM"}
+"""Classes that are rehearsed as their language model, which is what ``AutoModelForCausalLM`` loads of them. The forward pass
+of Llama 4's own class raises in transformers 5.24: it reads ``image_outputs`` of an output that has none."""
+
 
 class Blueprint(NamedTuple):
     """A transformers class, its configuration, and the depth that it has."""
@@ -44,6 +48,8 @@ def blueprint(facts: Facts) -> Blueprint:
             f"--exact: {model.name} is an encoder-decoder, which is not rehearsed; leave --exact out."
         )
     trainer = facts.task.trainer if facts.task else "sft"
+    if name in LANGUAGE_ALONE:
+        name, config = LANGUAGE_ALONE[name], config["text_config"]
     if trainer in ("classification", "reward"):
         name = _classifier(model.name, config)
     settings = transformers.AutoConfig.for_model(**config).get_text_config()
@@ -119,6 +125,7 @@ def _settings(plan: Blueprint, facts: Facts, depth: int) -> Any:
             if isinstance(value, (list, tuple)) and len(value) == plan.layers:
                 setattr(text, name, value[:depth])
         text.num_hidden_layers = depth
+    _rotate(text)
     attention = attention_of(plan, facts)
     for part in (settings, text):
         part._attn_implementation = attention
@@ -126,6 +133,18 @@ def _settings(plan: Blueprint, facts: Facts, depth: int) -> Any:
         scored = facts.task is not None and facts.task.trainer == "reward"
         settings.num_labels = 1 if scored else (facts.data.labels if facts.data else None) or 2
     return settings
+
+
+def _rotate(text: Any) -> None:
+    """GLM-4V's class splits a head's rotary half in sections, but takes the whole head where its config is silent."""
+    if text.model_type == "glm4v_text" and "partial_rotary_factor" not in text.rope_parameters:
+        sections = text.rope_parameters.get("mrope_section", _GLM_SECTIONS)
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        text.rope_parameters["partial_rotary_factor"] = 2 * sum(sections) / head
+
+
+_GLM_SECTIONS = (8, 12, 12)
+"""Rotary pairs for time, height and width (transformers ``modeling_glm4v.py``: Glm4vTextRotaryEmbedding)."""
 
 
 def attention_of(plan: Blueprint, facts: Facts) -> str:

@@ -1,0 +1,223 @@
+"""What the names of a Python program are bound to, in which order, and where its calls stand. Nothing is executed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Kind = Literal["value", "part", "unknown", "import", "class", "parameter", "item", "attribute"]
+_CHANGING = frozenset(
+    ["append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "setdefault", "popitem", "add", "discard", "__setitem__"]
+)
+"""Methods after which a list, dict or set is no longer what was written; ``update`` is read."""
+
+
+class Scope:
+    """A namespace: the module, a function, a class, or a comprehension, which runs where it stands."""
+
+    def __init__(self, kind: Literal["module", "function", "class", "inline"], outer: Place | None = None) -> None:
+        self.kind, self.outer = kind, outer
+        self.bindings: dict[str, list[Binding]] = {}
+
+
+class Place(NamedTuple):
+    """A moment of the program as its text runs: the scope, the conditional blocks around it, and a running number."""
+
+    scope: Scope
+    blocks: tuple[int, ...]
+    at: int
+
+    def sure_at(self, blocks: tuple[int, ...]) -> bool:
+        """Whether what happens here has happened for code in those blocks."""
+        return blocks[: len(self.blocks)] == self.blocks
+
+
+class Parameter(NamedTuple):
+    """A parameter of a function of the file."""
+
+    function: str
+    name: str
+    position: int
+    """Among the arguments that a caller writes; -1 for one that is given by name only."""
+    default: ast.expr | None
+    annotation: ast.expr | None
+
+
+class Binding(NamedTuple):
+    """Something that happens to a name."""
+
+    kind: Kind
+    place: Place
+    node: ast.expr | None = None
+    """The value bound; of ``part`` the value that is taken apart."""
+    key: ast.expr | str | int | None = None
+    """Of ``item`` the key; of ``attribute`` its name; of ``import`` what is imported; of ``part`` the index."""
+    parameter: Parameter | None = None
+    scope: Scope | None = None
+    """Of a class."""
+
+
+class CallSite(NamedTuple):
+    """A call and its moment."""
+
+    call: ast.Call
+    place: Place
+
+
+class AttributeSet(NamedTuple):
+    """``args.learning_rate = 1e-3``."""
+
+    target: ast.Attribute
+    value: ast.expr
+    place: Place
+
+
+class ClassSite(NamedTuple):
+    """A class of the file."""
+
+    node: ast.ClassDef
+    scope: Scope
+    place: Place
+
+
+class Program:
+    """Everything that the text says of names, gathered in one walk over the syntax trees of a file or of its cells."""
+
+    def __init__(self) -> None:
+        self.module = Scope("module")
+        self.modules: dict[str, None] = {}
+        """Imported, in order."""
+        self.events: list[CallSite | AttributeSet] = []
+        self.classes: list[ClassSite] = []
+        self.calls: dict[str, list[ast.Call]] = {}
+        """By the last part of the called name."""
+        self.loop_ends: dict[int, int] = {}
+        """Moments at which the blocks that are loops end."""
+        self.environment: list[tuple[str, ast.expr, Place]] = []
+        self._clock = 0
+
+    def tick(self) -> int:
+        """The next moment."""
+        self._clock += 1
+        return self._clock
+
+    def bind(self, name: str, kind: Kind, place: Place, node: ast.expr | None = None, **more: object) -> None:
+        """Note what happens to a name."""
+        made = Binding(kind, place._replace(at=self.tick()), node, **more)  # type: ignore[arg-type]
+        place.scope.bindings.setdefault(name, []).append(made)
+
+    def target(self, target: ast.expr, value: ast.expr | None, place: Place) -> None:
+        """Assign to whatever stands left of ``=``; without a value it is unknown."""
+        if isinstance(target, ast.Name):
+            self.bind(target.id, "value" if value else "unknown", place, value)
+        elif isinstance(target, ast.Starred):
+            self.target(target.value, None, place)
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            self._unpack(target.elts, value, place)
+        elif isinstance(target, ast.Attribute):
+            self._attribute(target, value, place)
+        elif isinstance(target, ast.Subscript):
+            self._item(target, value, place)
+
+    def _unpack(self, targets: list[ast.expr], value: ast.expr | None, place: Place) -> None:
+        starred = any(isinstance(target, ast.Starred) for target in targets)
+        if isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(targets) and not starred:
+            for target, part in zip(targets, value.elts, strict=True):
+                self.target(target, part, place)
+            return
+        for index, target in enumerate(targets):
+            if isinstance(target, ast.Name) and value and not starred:
+                self.bind(target.id, "part", place, value, key=index)
+            else:
+                self.target(target, None, place)
+
+    def _attribute(self, target: ast.Attribute, value: ast.expr | None, place: Place) -> None:
+        root = target.value
+        if isinstance(root, ast.Name):
+            self.bind(root.id, "attribute", place, value, key=target.attr)
+            outer = place.scope.outer
+            if root.id == "self" and outer is not None and outer.scope.kind == "class":
+                inside = outer._replace(blocks=(*outer.blocks, *place.blocks))
+                self.bind(target.attr, "value" if value else "unknown", inside, value)
+        if value is not None:
+            self.events.append(AttributeSet(target, value, place._replace(at=self.tick())))
+
+    def _item(self, target: ast.Subscript, value: ast.expr | None, place: Place) -> None:
+        root = target.value
+        if isinstance(root, ast.Name):
+            self.bind(root.id, "item" if value else "unknown", place, value, key=target.slice)
+        elif isinstance(root, ast.Attribute) and root.attr == "environ" and value and _text(target.slice):
+            self.environment.append((_text(target.slice), value, place._replace(at=self.tick())))
+        else:
+            while isinstance(root, (ast.Subscript, ast.Attribute)):
+                root = root.value
+            if isinstance(root, ast.Name):
+                self.bind(root.id, "unknown", place)
+
+    def call(self, call: ast.Call, place: Place) -> None:
+        """Note a call, and what it does to the thing whose method it is."""
+        self.events.append(CallSite(call, place._replace(at=self.tick())))
+        function = call.func
+        if isinstance(function, ast.Name):
+            self.calls.setdefault(function.id, []).append(call)
+        if isinstance(function, ast.Attribute):
+            self.calls.setdefault(function.attr, []).append(call)
+            if isinstance(function.value, ast.Name) and function.value.id in place.scope.bindings:
+                self._method(function.value.id, function.attr, call, place)
+
+    def _method(self, name: str, method: str, call: ast.Call, place: Place) -> None:
+        if method in _CHANGING:
+            self.bind(name, "unknown", place)
+        elif method == "update":
+            items = update_items(call)
+            if items is None:
+                self.bind(name, "unknown", place)
+            for key, value in items or ():
+                self.bind(name, "item", place, value, key=key)
+
+
+def update_items(call: ast.Call) -> list[tuple[ast.expr | str, ast.expr]] | None:
+    """What ``dict(…)`` or ``.update(…)`` puts into a dict; None where that is not written out."""
+    items: list[tuple[ast.expr | str, ast.expr]] = []
+    for argument in call.args:
+        if not isinstance(argument, ast.Dict) or None in argument.keys:
+            return None
+        items += ((key, value) for key, value in zip(argument.keys, argument.values, strict=True) if key)
+    for keyword in call.keywords:
+        if keyword.arg is None:
+            return None
+        items.append((keyword.arg, keyword.value))
+    return items
+
+
+def dotted_name(node: ast.expr) -> tuple[str, ...]:
+    """The parts of a dotted name from left to right, as far as names go: those behind a call or an index alone."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if isinstance(node, ast.Name):
+        parts.append(node.id)
+    return tuple(reversed(parts))
+
+
+def parameters(function: Function | ast.Lambda) -> Iterable[Parameter]:
+    """The parameters of a function with their defaults."""
+    spec = function.args
+    name = "" if isinstance(function, ast.Lambda) else function.name
+    listed = [*spec.posonlyargs, *spec.args]
+    skip = 1 if listed and listed[0].arg in ("self", "cls") else 0
+    missing: list[ast.expr | None] = [None] * (len(listed) - len(spec.defaults))
+    for position, (arg, default) in enumerate(zip(listed, [*missing, *spec.defaults], strict=True)):
+        yield Parameter(name, arg.arg, position - skip, default, arg.annotation)
+    for arg, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True):
+        yield Parameter(name, arg.arg, -1, default, arg.annotation)
+    for star in (spec.vararg, spec.kwarg):
+        if star:
+            yield Parameter(name, star.arg, -1, None, None)
+
+
+def _text(node: ast.expr) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
