@@ -1,10 +1,10 @@
-"""Axolotl's YAML (checked against 0.18): one file of flat keys, most of which its own schema fills or rewrites."""
+"""Axolotl's YAML (checked against 0.19): one file of flat keys, most of which its own schema fills or rewrites."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lora_advise.data_keys import keys_of
+from lora_advise.data_keys import keys_of, version_of
 from lora_advise.dialect import Dialect, Lens, Renamed, Step
 from lora_advise.dialect_hf import (
     BNB_DEFAULTS,
@@ -129,7 +129,7 @@ def _warmup(sheet: Sheet) -> None:
     """Without a word Axolotl warms up for 3 % of the steps, 100 at most."""
     if not sheet.has("warmup_steps") and not sheet.has("warmup_ratio"):
         sheet.unknown.add("train.warmup_steps")
-        sheet.facts["warmup share"] = 0.03
+        sheet.facts |= {"warmup_share": 0.03, "warmup_most": 100}
 
 
 def _batch(sheet: Sheet) -> None:
@@ -183,6 +183,16 @@ def _saving(sheet: Sheet) -> None:
             sheet.put("train.save_strategy", "steps", "save_steps")
         else:
             sheet.put("train.save_strategy", "epoch")
+
+
+def _best(sheet: Sheet) -> None:
+    """Early stopping makes Axolotl load the best checkpoint, which the Trainer then chooses by the loss."""
+    patience = sheet.value("train.early_stopping_patience")
+    best = sheet.value("train.load_best_model_at_end")
+    if best is True or (patience and best is None):
+        sheet.put("train.load_best_model_at_end", True, "train.load_best_model_at_end")
+        if not sheet.has("train.metric_for_best_model"):
+            sheet.put("train.metric_for_best_model", "loss", said="the Trainer's default for the best checkpoint")
 
 
 def _attention(sheet: Sheet) -> None:
@@ -259,7 +269,7 @@ AXOLOTL = Dialect(
         Step(("train.per_device_train_batch_size", "train.gradient_accumulation_steps"), _batch),
         Step(("train.activation_checkpointing",), _checkpointing),
         Step(("train.eval_strategy", "train.eval_share", "train.eval_steps"), _evaluation),
-        Step(("train.save_strategy", "train.save_steps"), _saving), Step(("train.attn_implementation",), _attention),
+        Step(("train.save_strategy", "train.save_steps"), _saving), Step(("train.load_best_model_at_end",), _best), Step(("train.attn_implementation",), _attention),
         Step(("task",), _task), Step(("train.loss_on",), _loss), Step(("stack.sharding",), _sharding),
     ),
     defaults={
@@ -272,5 +282,5 @@ AXOLOTL = Dialect(
         Renamed("evaluation_strategy", "eval_strategy", "axolotl", "0.5", "error", "axolotl-schema"),
         Renamed("noisy_embedding_alpha", "neftune_noise_alpha", "axolotl", "0.4", "deprecated", "axolotl-schema"),
     ),
-    newest="axolotl 0.18.0",
+    newest=f"axolotl {version_of('axolotl')}",
 )  # fmt: skip

@@ -95,7 +95,7 @@ def _warmup(sheet: Sheet) -> None:
         sheet.put("train.warmup_steps", int(steps), "warmup_steps")
     elif steps or ratio:
         sheet.unknown.add("train.warmup_steps")
-        sheet.facts["warmup share"] = steps or ratio
+        sheet.facts["warmup_share"] = steps or ratio
         sheet.places["train.warmup_steps"] = tuple(
             e for e in (sheet.entry("warmup_steps" if steps else "warmup_ratio"),) if e
         )

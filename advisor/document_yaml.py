@@ -4,7 +4,8 @@ Values are those of YAML 1.2's core schema (``no`` is a word, ``3e-4`` a number,
 Python's grouping of digits (``1_000``), which PyYAML and OmegaConf also read as a number. What a trainer makes of words that
 YAML versions read differently is left to its dialect: ``Entry.text`` says how they are written. ``${name}`` stays text.
 
-Merge keys work as in PyYAML, whose event stream is read; nothing is constructed. A tag outside the core schema
+The event stream of PyYAML is read; nothing is constructed. Merge keys work as in PyYAML 6.0.2: the first of a list of mappings
+goes first, the last of several ``<<``. A tag outside the core schema
 (``!!python/tuple``) and ``{{ a template }}`` outside quotes are Unresolved.
 """
 
@@ -37,6 +38,10 @@ _SPECIAL = re.compile(r"(?P<inf>[-+]?\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)")
 _HEADER = re.compile(r"[^\n\r]*")
 """Of a block scalar: ``|-`` and maybe a comment."""
 _BLANKS = " \t\n\r\x85\u2028\u2029"
+_MERGED_TWICE = (
+    "Mappings merged on line {line} share a key: the first counts, as YAML's merge keys and PyYAML 6.0.2 have it; "
+    "PyYAML 6.0.4 takes the last."
+)
 _CORE = "tag:yaml.org,2002:"
 _TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}
 
@@ -213,6 +218,8 @@ class _Reader:
                 continue
             pairs = mapping.winners()
             self.budget.spend(node.start, len(mapping.content) + 1)
+            if not names.isdisjoint(pair.name for pair in pairs):
+                self._notes.append(_MERGED_TWICE.format(line=self.places.at(node.start)[0]))
             top.node.content += [pair._replace(merged=True) for pair in pairs if pair.name not in names]
             names |= {pair.name for pair in pairs}
 

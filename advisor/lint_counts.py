@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from lora_advise.finding import Severity
 from lora_advise.lint_report import LintReport, Located, Unread
-from lora_advise.lint_words import SEVERITIES, clean, flag_of, listed, needed
+from lora_advise.lint_words import SEVERITIES, clean, flag_of, listed, needed, unjudged
 from lora_advise.report_words import counted
 
 _FEW, _SOME = 3, 10
@@ -40,7 +40,7 @@ class RuleCount(NamedTuple):
 
     code: str
     rule: str
-    count: int
+    times: int
     flag: str | None
 
 
@@ -66,7 +66,7 @@ def counts(report: LintReport) -> Counts:
         len(report.files), by[Severity.ERROR], by[Severity.WARNING], by[Severity.NOTE], flags["--fix"],
         flags["--unsafe-fixes"], sum(len(file.hidden) for file in report.files),
         sum(len(file.findings) - len(file.shown) for file in report.files),
-        len({skipped.rule for file in report.files for skipped in file.skipped}),
+        len({skipped.rule for file in report.files for skipped in unjudged(file)}),
         kinds["unreadable"] + kinds["too large"], kinds["no config"],
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ def by_rule(report: LintReport) -> tuple[RuleCount, ...]:
         RuleCount(code, rule, len(flags), next((f for f in ("--fix", "--unsafe-fixes") if f in flags), None))
         for (code, rule), flags in groups.items()
     ]
-    return tuple(sorted(made, key=lambda row: (-row.count, row.code)))
+    return tuple(sorted(made, key=lambda row: (-row.times, row.code)))
 
 
 def headline(report: LintReport) -> str:
@@ -102,7 +102,7 @@ def footnotes(report: LintReport) -> tuple[Footnote, ...]:
         ("Fixable", _fixable(total)),
         ("Hidden", f"{counted(total.hidden, 'convention')} (--pedantic shows them)." if total.hidden else ""),
         ("Skipped", _skipped(report, total)),
-        ("Suppressed", f"{counted(total.suppressed, 'finding')}, by comments." if total.suppressed else ""),
+        ("Suppressed", f"{counted(total.suppressed, 'finding')}." if total.suppressed else ""),
         ("Not read", _not_read(unreadable(report))),
         ("No config", _no_config(report)),
     ]

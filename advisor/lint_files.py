@@ -111,7 +111,7 @@ def readings_of(document: Document, wanted: Wanted) -> list[tuple[int, Reading]]
     for number, config in enumerate(document.configs):
         kind: Dialect | None = dialect(wanted.dialect) if wanted.dialect else recognise(config)
         if kind is not None and config.entries:
-            found.append((number, read_config(kind, config, wanted.versions.get(kind.name), wanted.given)))
+            found.append((number, read_config(kind, config, wanted.versions, wanted.given, document.name)))
     return found
 
 

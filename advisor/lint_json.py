@@ -10,7 +10,7 @@ from lora_advise.finding import Change, Confidence, Severity
 from lora_advise.lint_counts import by_rule, counts
 from lora_advise.lint_places import fingerprints, path_of, region
 from lora_advise.lint_report import FileReport, Fix, LintReport, Located, Mark
-from lora_advise.lint_words import clean, to_ascii_json
+from lora_advise.lint_words import clean, to_ascii_json, unjudged
 from lora_advise.section import Section, to_data
 
 LINT_VERSION: Literal[1] = 1
@@ -188,7 +188,7 @@ def _file(file: FileReport) -> FileRow:
         findings=tuple(_finding(file.document, *pair) for pair in marked if pair[0].suppressed is None),
         hidden=len(file.hidden),
         suppressed=len(file.findings) - len(file.shown),
-        skipped=tuple(SkippedRow(rule=one.rule, missing=one.missing) for one in file.skipped),
+        skipped=tuple(SkippedRow(rule=one.rule, missing=one.missing) for one in unjudged(file)),
         notes=tuple(clean(note, _MOST) for note in file.notes),
     )
 

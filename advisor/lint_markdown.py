@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from lora_advise.lint_counts import footnotes, headline
 from lora_advise.lint_places import path_of
 from lora_advise.lint_report import FileReport, LintReport, Located
-from lora_advise.lint_words import clean, message, setting, ways
+from lora_advise.lint_words import SEVERITIES, clean, message, setting, ways
 from lora_advise.report_markdown import escape, place
 
 MOST = 60_000
@@ -19,6 +19,7 @@ _HEAD = ("| | Where | What | Fix |", "|---|---|---|---|")
 def render(report: LintReport) -> str:
     """The report as Markdown in which nothing of a file is markup, a link, or a mention."""
     found = [(file, one) for file in report.files for one in file.shown]
+    found.sort(key=lambda pair: SEVERITIES.index(pair[1].finding.severity))  # what does not fit is the least
     end = [*(f"- {label}: {cell(words)}" for label, words in footnotes(report)), *_notes(report)]
     room = MOST - sum(len(line) + 1 for line in end) - 1000
     rows = list(_within([_row(*pair) for pair in found], room))

@@ -22,7 +22,7 @@ def render(report: LintReport) -> str:
     found = [one.finding for file in report.files for one in file.findings]
     rules = descriptors(found)
     index = {rule["id"]: place for place, rule in enumerate(rules)}
-    run = {
+    run: dict[str, Any] = {
         "tool": {"driver": {"name": "lora-advise", "semanticVersion": __version__, "rules": rules}},
         "columnKind": "unicodeCodePoints",
         "invocations": [_invocation(report)],

@@ -11,7 +11,7 @@ def render(report: LintReport) -> str:
     rows = by_rule(report)
     number, code, rule = (max((len(str(row[place])) for row in rows), default=0) for place in (2, 0, 1))
     lines = [
-        f"{row.count:>{number}}  {row.code:<{code}}  {row.rule:<{rule}}  {row.flag or ''}".rstrip() for row in rows
+        f"{row.times:>{number}}  {row.code:<{code}}  {row.rule:<{rule}}  {row.flag or ''}".rstrip() for row in rows
     ]
     notes = (f"{label}: {words}" for label, words in footnotes(report))
     return "\n".join((*lines, headline(report), *notes)) + "\n"

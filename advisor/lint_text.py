@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from lora_advise.finding import Severity
 from lora_advise.lint_counts import counts, footnotes, headline
-from lora_advise.lint_report import FileReport, LintReport, Located
+from lora_advise.lint_report import FileReport, LintReport, Located, Mark
 from lora_advise.lint_words import clean, setting, ways
-from lora_advise.report_page import Page
+from lora_advise.report_page import PROSE, Page
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +30,7 @@ def render(report: LintReport, terminal: Console | None = None) -> str:
     console = terminal or Console(file=StringIO(), width=_WIDE, color_system=None, force_terminal=False)
     page = Page(console)
     if not console.is_terminal:
-        page.width = _WIDE
+        page.width, page.prose = _WIDE, PROSE
     for file in report.files:
         _put_file(file, page)
     _put_end(report, page)
@@ -81,13 +81,18 @@ def _put_snippet(file: FileReport, found: Located, page: Page, gutter: int) -> N
             page.lines.append(page.text(row.text, "bold blue"))
         else:
             style = COLOURS[found.finding.severity] if row.kind == "first" else "bold blue"
-            _put_carets(page, gutter, row.text, setting(marks[row.mark]), style)
+            _put_carets(page, gutter, row.text, _label(marks[row.mark]), style)
+
+
+def _label(mark: Mark) -> str:
+    """What is said beside carets: nothing where they alone say it."""
+    return setting(mark) if mark.label else ""
 
 
 def _put_carets(page: Page, gutter: int, carets: str, label: str, style: str) -> None:
     """Carets with their label beside them where there is room, else below them."""
     bar = (" " * gutter + " | ", "bold blue")
-    beside = _joined(page, bar, (f"{carets} {label}", style))
+    beside = _joined(page, bar, (f"{carets} {label}".rstrip(), style))
     if beside.cell_len <= page.width:
         page.lines.append(beside)
         return
@@ -104,9 +109,10 @@ def _put_ways(found: Located, page: Page, gutter: int) -> None:
         rows.append(("or" if place else "fix", f"{way.words} ({way.effect})", "green"))
     if found.finding.sources:
         rows.append(("source", ", ".join(map(clean, found.finding.sources)), "dim"))
-    grid = page.columns(gutter, 1, 9, None)
+    grid = page.columns(gutter + 12, None)
     for label, words, style in rows:
-        grid.add_row(page.text(""), page.text("="), page.text(label, "bold"), page.text(words, style))
+        head = _joined(page, (" " * gutter + " = ", "bold blue"), (label, "bold"))
+        grid.add_row(head, page.text(words, style))
     page.put(grid)
 
 

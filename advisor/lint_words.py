@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from lora_advise.finding import Severity
-from lora_advise.lint_report import Fix, LintReport, Located, Mark
+from lora_advise.lint_report import FileReport, Fix, LintReport, Located, Mark, Skipped
 from lora_advise.report_words import plain
 
 SEVERITIES: tuple[Severity, ...] = tuple(Severity)
@@ -75,9 +75,9 @@ def fix_words(located: Located) -> str:
 
 
 def setting(mark: Mark) -> str:
-    """A setting that the file makes, with its line: ``learning_rate = 0.02, set by you, line 12``."""
-    cell = f", cell {mark.span.cell}" if mark.span.cell else ""
-    return f"{clean(mark.label, 300)}{cell}, line {mark.span.line}"
+    """A setting that the file makes, with its line: ``learning_rate = 0.02, set by you, line 12``; or the line alone."""
+    cell = f"cell {mark.span.cell}" if mark.span.cell else ""
+    return ", ".join(filter(None, (clean(mark.label, 300), cell, f"line {mark.span.line}")))
 
 
 def message(located: Located) -> str:
@@ -87,11 +87,16 @@ def message(located: Located) -> str:
     return f"Cell {cell}: {said}" if cell else said
 
 
+def unjudged(file: FileReport) -> Iterator[Skipped]:
+    """The rules that something unknown kept from judging a file; rules about comments lack nothing where there are none."""
+    return (skipped for skipped in file.skipped if skipped.missing != ("comments",))
+
+
 def needed(report: LintReport) -> tuple[tuple[str, int], ...]:
     """What skipped rules would have to know, with the flag that tells it, and how many rules want it; most first."""
     wanting: dict[str, set[str]] = {}
     for file in report.files:
-        for skipped in file.skipped:
+        for skipped in unjudged(file):
             for name in skipped.missing:
                 wanting.setdefault(_need(name), set()).add(skipped.rule)
     return tuple(sorted(((words, len(rules)) for words, rules in wanting.items()), key=lambda row: (-row[1], row[0])))

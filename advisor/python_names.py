@@ -7,9 +7,25 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+MAX_HOPS = 40
+"""Steps from a name to what it stands for."""
 Kind = Literal["value", "part", "unknown", "import", "class", "parameter", "item", "attribute"]
 _CHANGING = frozenset(
-    ["append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "setdefault", "popitem", "add", "discard", "__setitem__"]
+    [
+        "append",
+        "extend",
+        "insert",
+        "remove",
+        "pop",
+        "clear",
+        "sort",
+        "reverse",
+        "setdefault",
+        "popitem",
+        "add",
+        "discard",
+        "__setitem__",
+    ]
 )
 """Methods after which a list, dict or set is no longer what was written; ``update`` is read."""
 
@@ -52,8 +68,8 @@ class Binding(NamedTuple):
     place: Place
     node: ast.expr | None = None
     """The value bound; of ``part`` the value that is taken apart."""
-    key: ast.expr | str | int | None = None
-    """Of ``item`` the key; of ``attribute`` its name; of ``import`` what is imported; of ``part`` the index."""
+    key: ast.expr | ast.keyword | str | int | None = None
+    """Of ``value`` the name where it is written; of ``item`` the key; of ``attribute`` its name; of ``import`` what is imported; of ``part`` the index."""
     parameter: Parameter | None = None
     scope: Scope | None = None
     """Of a class."""
@@ -82,6 +98,32 @@ class ClassSite(NamedTuple):
     place: Place
 
 
+class Found(NamedTuple):
+    """An expression, and the moment at which it was written."""
+
+    node: ast.expr
+    place: Place
+    kind: str = ""
+    """What a command line makes of a text: the name of ``type``."""
+
+
+class Item(NamedTuple):
+    """An item of a dict as written; no value where it hangs on a condition."""
+
+    key: ast.expr | ast.keyword | None
+    value: Found | None
+
+
+class Option(NamedTuple):
+    """``parser.add_argument("--lr", type=float, default=2e-4)``."""
+
+    name: str
+    flag: ast.expr
+    default: Found | None
+    kind: str
+    """The name of ``type``; ``str`` where there is none."""
+
+
 class Program:
     """Everything that the text says of names, gathered in one walk over the syntax trees of a file or of its cells."""
 
@@ -90,7 +132,7 @@ class Program:
         self.modules: dict[str, None] = {}
         """Imported, in order."""
         self.events: list[CallSite | AttributeSet] = []
-        self.classes: list[ClassSite] = []
+        self.classes: dict[Scope, ClassSite] = {}
         self.calls: dict[str, list[ast.Call]] = {}
         """By the last part of the called name."""
         self.loop_ends: dict[int, int] = {}
@@ -111,7 +153,7 @@ class Program:
     def target(self, target: ast.expr, value: ast.expr | None, place: Place) -> None:
         """Assign to whatever stands left of ``=``; without a value it is unknown."""
         if isinstance(target, ast.Name):
-            self.bind(target.id, "value" if value else "unknown", place, value)
+            self.bind(target.id, "value" if value else "unknown", place, value, key=target)
         elif isinstance(target, ast.Starred):
             self.target(target.value, None, place)
         elif isinstance(target, (ast.Tuple, ast.List)):
@@ -178,9 +220,9 @@ class Program:
                 self.bind(name, "item", place, value, key=key)
 
 
-def update_items(call: ast.Call) -> list[tuple[ast.expr | str, ast.expr]] | None:
+def update_items(call: ast.Call) -> list[tuple[ast.expr | ast.keyword, ast.expr]] | None:
     """What ``dict(…)`` or ``.update(…)`` puts into a dict; None where that is not written out."""
-    items: list[tuple[ast.expr | str, ast.expr]] = []
+    items: list[tuple[ast.expr | ast.keyword, ast.expr]] = []
     for argument in call.args:
         if not isinstance(argument, ast.Dict) or None in argument.keys:
             return None
@@ -188,7 +230,7 @@ def update_items(call: ast.Call) -> list[tuple[ast.expr | str, ast.expr]] | None
     for keyword in call.keywords:
         if keyword.arg is None:
             return None
-        items.append((keyword.arg, keyword.value))
+        items.append((keyword, keyword.value))
     return items
 
 
@@ -201,6 +243,12 @@ def dotted_name(node: ast.expr) -> tuple[str, ...]:
     if isinstance(node, ast.Name):
         parts.append(node.id)
     return tuple(reversed(parts))
+
+
+def keyword_of(node: ast.expr, name: str) -> ast.expr | None:
+    """The argument of that name in a call."""
+    keywords = node.keywords if isinstance(node, ast.Call) else ()
+    return next((keyword.value for keyword in keywords if keyword.arg == name), None)
 
 
 def parameters(function: Function | ast.Lambda) -> Iterable[Parameter]:

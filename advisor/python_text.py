@@ -39,7 +39,9 @@ class Piece(NamedTuple):
 class Code:
     """Code made of pieces of a document; what its nodes are in the document."""
 
-    def __init__(self, places: Places, text: str, pieces: Iterable[Piece], cells: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self, places: Places, text: str, pieces: Iterable[Piece], cells: Iterable[tuple[int, int]] = ()
+    ) -> None:
         self.places, self.text, self.pieces = places, text, tuple(pieces)
         self._cells = tuple(cells)
         """Offsets in the code at which cells begin, and their numbers."""

@@ -80,7 +80,7 @@ class Walk:
         scope = Scope("class", self._now(place))
         self._body(node.body, Place(scope, (), 0))
         self.program.bind(node.name, "class", place, scope=scope)
-        self.program.classes.append(ClassSite(node, scope, self._now(place)))
+        self.program.classes[scope] = ClassSite(node, scope, self._now(place))
 
     def _assign(self, node: ast.Assign, place: Place) -> None:
         self._expression(node.value, place)

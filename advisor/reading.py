@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lora_advise.dialect import Dialect
 from lora_advise.document import Config, Entry, Unresolved
-from lora_advise.facts import Facts, LoraFacts, QuantFacts, StackFacts, TrainFacts
+from lora_advise.facts import Facts, HardwareFacts, LoraFacts, QuantFacts, StackFacts, TrainFacts
 from lora_advise.section import Section, field_types
 from lora_advise.sheet import Problem, Sheet, dotted
 from lora_advise.unknown import UnknownFact, without
@@ -35,8 +36,17 @@ class Reading(NamedTuple):
     """Settings under a name of ``dialect.renamed``, with its place there."""
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
-    version: str | None = None
-    """Of the trainer, where it is known."""
+    versions: Mapping[str, str] = {}
+    """Of the trainer and the libraries below it, by name, where they are known."""
+
+    also: Mapping[str, Any] = {}
+    """What the trainer will really use of settings that are no facts, by the name of their lens: defaults included."""
+
+    def effective(self, name: str, default: Any = None) -> Any:
+        """What the run will use for that setting: put by the dialect, else as written, else ``default``."""
+        if name in self.also:
+            return self.also[name]
+        return self.value(name, default)
 
     def has(self, name: str) -> bool:
         """Whether the file has that setting with a value."""
@@ -53,13 +63,15 @@ class Reading(NamedTuple):
 
 
 def read_config(
-    dialect: Dialect, config: Config, version: str | None = None, given: Mapping[str, Any] | None = None
-) -> Reading:
+    dialect: Dialect, config: Config, versions: Mapping[str, str] | None = None, given: Mapping[str, Any] | None = None,
+    document: str = "",
+) -> Reading:  # fmt: skip
     """Read a config as that trainer does.
 
-    ``given`` are whole sections that the command line says: ``model``, ``data``, ``hardware``, ``task``.
+    ``given`` are whole sections that the command line says: ``model``, ``data``, ``hardware``, ``task``. ``document`` is
+    the document's path, beside which files lie that the config names.
     """
-    sheet = Sheet(dialect, config, version)
+    sheet = Sheet(dialect, config, versions, document)
     for lens in dialect.lenses:
         if "." in lens.name and lens.name in sheet.written and sheet.written[lens.name].value is not None:
             try:
@@ -80,7 +92,17 @@ def read_config(
     for fact, value in dialect.defaults.items():
         if fact not in sheet.facts and fact not in sheet.unknown:
             sheet.put(fact, value)
+    _attention(sheet)
     return _reading(sheet)
+
+
+def _attention(sheet: Sheet) -> None:
+    """Where nobody says which, transformers takes eager attention for a class that has no sdpa."""
+    from lora_advise.model_kernels import attention_refused
+
+    silent = "train.attn_implementation" in sheet.inherited
+    if silent and sheet.model is not None and attention_refused(sheet.model.model_type, "sdpa"):
+        sheet.put("train.attn_implementation", "eager", said="transformers' choice for this class")
 
 
 def _reading(sheet: Sheet) -> Reading:
@@ -91,15 +113,50 @@ def _reading(sheet: Sheet) -> Reading:
     )  # fmt: skip
     unknown = [fact.partition(".")[2] for fact in sheet.unknown if fact.startswith("stack.")]
     facts = Facts(
-        task=sheet.task, model=sheet.model, data=sheet.data, hardware=sheet.hardware,
+        task=sheet.task, model=sheet.model, data=sheet.data, hardware=_devices(sheet, stack.sharding),
         stack=without(stack, unknown, "stack"), **sections,
     )  # fmt: skip
+    facts = _warmed(facts, sheet)
     strangers, outdated = _leftover(sheet)
-    places = {**{name: (entry,) for name, entry in sheet.written.items()}, **sheet.places}
+    places = {
+        **{dotted(entry.path): (entry,) for entry in sheet.config.entries},
+        **{f"shadowed.{n}": (entry,) for n, entry in enumerate(sheet.config.shadowed)},
+        **{name: (entry,) for name, entry in sheet.written.items()}, **sheet.places,
+    }  # fmt: skip
     return Reading(
         sheet.dialect, sheet.config, facts, places, sheet.inherited, sheet.written, strangers, outdated,
-        tuple(sheet.problems), tuple(dict.fromkeys(sheet.notes)), sheet.version,
+        tuple(sheet.problems), tuple(dict.fromkeys(sheet.notes)), sheet.versions,
+        {name: value for name, value in sheet.facts.items() if "." not in name},
     )  # fmt: skip
+
+
+def _devices(sheet: Sheet, sharding: str) -> HardwareFacts | None:
+    """The device that was named, as often as the launcher says; without a name only its number is known, or not even that.
+
+    A run that names no launcher, no sharding and no device counts as one process.
+    """
+    count = sheet.facts.get("processes")
+    if sheet.hardware is not None:
+        return sheet.hardware.changed({"count": count}) if count else sheet.hardware
+    if count is None and sharding == "none" and "stack.sharding" not in sheet.unknown:
+        return None
+    bare = HardwareFacts(name="not named", memory_gib=1.0, count=count or 1)
+    return without(bare, [f for f in field_types(HardwareFacts) if f != "count" or count is None], "hardware")
+
+
+def _warmed(facts: Facts, sheet: Sheet) -> Facts:
+    """With the warmup in steps, where the file gives a share and the number of steps is known."""
+    share = sheet.facts.get("warmup_share")
+    if share is None or facts.train is None or "train.warmup_steps" not in sheet.unknown:
+        return facts
+    try:
+        steps = facts.optimizer_steps
+    except UnknownFact:
+        return facts
+    if steps is None:
+        return facts
+    most = sheet.facts.get("warmup_most", steps)
+    return facts.changed({"train": facts.train.changed({"warmup_steps": min(most, math.ceil(share * steps))})})
 
 
 def _section(sheet: Sheet, name: str) -> Any:

@@ -9,6 +9,8 @@ from lora_advise.facts import GIB
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+")
+_LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Surrogates that stand for no byte."""
 
 
 def plain(text: object) -> str:
@@ -20,7 +22,7 @@ def restored(text: str) -> str:
     """The text with the bytes that Python could not decode under an ASCII locale read as the UTF-8 that they are."""
     if not any("\udc80" <= c <= "\udcff" for c in text):
         return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _LONE.sub("\ufffd", text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def number(value: float) -> str:

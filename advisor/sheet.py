@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lora_advise.dialect import Dialect, Lens
@@ -28,8 +29,12 @@ class Problem(NamedTuple):
 class Sheet:
     """The working sheet of one reading: a dialect's steps put facts on it."""
 
-    def __init__(self, dialect: Dialect, config: Config, version: str | None = None) -> None:
-        self.dialect, self.config, self.version = dialect, config, version
+    def __init__(
+        self, dialect: Dialect, config: Config, versions: Mapping[str, str] | None = None, document: str = ""
+    ) -> None:
+        self.dialect, self.config = dialect, config
+        self.document = document
+        """The path of the document; files that it names lie beside it."""
         self.facts: dict[str, Any] = {}
         """Values by fact (``train.learning_rate``)."""
         self.places: dict[str, tuple[Entry, ...]] = {}
@@ -41,7 +46,7 @@ class Sheet:
         self.model: ModelFacts | None = None
         self.data: DataFacts | None = None
         self.hardware: HardwareFacts | None = None
-        self.versions: dict[str, str] = {}
+        self.versions: dict[str, str] = dict(versions or {})
         self.present: set[str] = {"train"}
         """Sections that this run has."""
         self._entries = {dotted(entry.path): entry for entry in config.entries}

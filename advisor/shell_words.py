@@ -168,15 +168,17 @@ class Lexer:
             return self._escape(at, quoted, parts)
         if mark == "$":
             return self._dollar(at, mode, quoted, parts)
-        if mark == "`":
-            return self._unknown(at, self._closing(at + 1, "`"), quoted, parts)
         if mark in "<>":
-            if found := _PLACEHOLDER.match(self.text, at):
-                return self._unknown(at, found.end(), quoted, parts)
-            if self.text.startswith("(", at + 1) and not parts:
-                return self._unknown(at, self._closing(at + 2, ")"), quoted, parts)
-            return at
-        return self._quotes(at, parts)
+            return self._angle(at, parts)
+        return self._unknown(at, self._closing(at + 1, "`"), quoted, parts) if mark == "`" else self._quotes(at, parts)
+
+    def _angle(self, at: int, parts: list[Part]) -> int:
+        """A ``<PLACEHOLDER>`` of a manual, or ``<(a command)``; anything else is a redirection and ends the word."""
+        if found := _PLACEHOLDER.match(self.text, at):
+            return self._unknown(at, found.end(), False, parts)
+        if self.text.startswith("(", at + 1) and not parts:
+            return self._unknown(at, self._closing(at + 2, ")"), False, parts)
+        return at
 
     def _quotes(self, at: int, parts: list[Part]) -> int:
         if self.text[at] == '"':

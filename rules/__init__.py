@@ -12,6 +12,7 @@ from lora_advise.rules.data import DATA_RULES
 from lora_advise.rules.data_quality import DATA_QUALITY_RULES
 from lora_advise.rules.dropout import DROPOUT_RULES
 from lora_advise.rules.evaluation import EVALUATION_RULES
+from lora_advise.rules.keys import KEY_RULES
 from lora_advise.rules.memory_fit import MEMORY_RULES
 from lora_advise.rules.precision import PRECISION_RULES
 from lora_advise.rules.preference import PREFERENCE_RULES
@@ -25,6 +26,7 @@ from lora_advise.rules.schedule import SCHEDULE_RULES
 from lora_advise.rules.serving import SERVING_RULES
 from lora_advise.rules.suppression import SUPPRESSION_RULES
 from lora_advise.rules.targets import TARGET_RULES
+from lora_advise.rules.values import VALUE_RULES
 from lora_advise.rules.variants import VARIANT_RULES
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ RULES: tuple[Rule, ...] = (
     *PREFERENCE_RULES,
     *VARIANT_RULES,
     *SERVING_RULES,
+    *KEY_RULES,
+    *VALUE_RULES,
     *SUPPRESSION_RULES,
 )
 """Every rule that judges a configuration, in the order of its family and code."""

@@ -9,7 +9,7 @@ from lora_advise.rule import rule
 from lora_advise.suppressions import Silence
 
 
-@rule("suppression-unknown", "SUP1501", Severity.WARNING, Confidence.FACT, ("own-form",))
+@rule("suppression-unknown", "SUP1501", Severity.WARNING, Confidence.FACT, ("file-itself",))
 def suppression_unknown(comments: Silence) -> Iterator[Hit]:
     """A comment silences a rule that does not exist.
 
@@ -35,7 +35,7 @@ def suppression_unknown(comments: Silence) -> Iterator[Hit]:
         )
 
 
-@rule("suppression-unused", "SUP1502", Severity.WARNING, Confidence.FACT, ("own-form",))
+@rule("suppression-unused", "SUP1502", Severity.WARNING, Confidence.FACT, ("file-itself",))
 def suppression_unused(comments: Silence) -> Iterator[Hit]:
     """A comment silences a rule that has nothing to say there.
 
@@ -63,7 +63,7 @@ def suppression_unused(comments: Silence) -> Iterator[Hit]:
         )
 
 
-@rule("suppression-without-reason", "SUP1503", Severity.NOTE, Confidence.CONVENTION, ("own-form",))
+@rule("suppression-without-reason", "SUP1503", Severity.NOTE, Confidence.CONVENTION, ("file-itself",))
 def suppression_without_reason(comments: Silence) -> Iterator[Hit]:
     """A comment silences a rule and does not say why.
 
@@ -76,6 +76,7 @@ def suppression_without_reason(comments: Silence) -> Iterator[Hit]:
             lora_r: 16
             lora_alpha: 32
             lora_target_linear: true
+            micro_batch_size: 16
     Instead:
         axolotl: |
             base_model: meta-llama/Llama-3.1-8B
@@ -84,6 +85,7 @@ def suppression_without_reason(comments: Silence) -> Iterator[Hit]:
             lora_r: 16
             lora_alpha: 32
             lora_target_linear: true
+            micro_batch_size: 16
     Evidence: none; a convention of linters.
     Known problems: none.
     """

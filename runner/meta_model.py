@@ -12,13 +12,10 @@ from torch import nn
 from lora_advise.errors import LoraAdviseError, first_line
 from lora_advise.facts import Facts, ModelFacts, QuantFacts
 from lora_advise.runner.build_catalogue import Row, class_named_by
+from lora_advise.runner.meta_repairs import repaired
 
 TOWERS = ("vision", "visual", "audio", "image", "speech")
 """Parts of a path that lead into a tower beside the language model."""
-
-LANGUAGE_ALONE = {"Llama4ForConditionalGeneration": "Llama4ForCausalLM"}
-"""Classes that are rehearsed as their language model, which is what ``AutoModelForCausalLM`` loads of them. The forward pass
-of Llama 4's own class raises in transformers 5.24: it reads ``image_outputs`` of an output that has none."""
 
 
 class Blueprint(NamedTuple):
@@ -48,8 +45,6 @@ def blueprint(facts: Facts) -> Blueprint:
             f"--exact: {model.name} is an encoder-decoder, which is not rehearsed; leave --exact out."
         )
     trainer = facts.task.trainer if facts.task else "sft"
-    if name in LANGUAGE_ALONE:
-        name, config = LANGUAGE_ALONE[name], config["text_config"]
     if trainer in ("classification", "reward"):
         name = _classifier(model.name, config)
     settings = transformers.AutoConfig.for_model(**config).get_text_config()
@@ -97,7 +92,7 @@ def build(plan: Blueprint, facts: Facts, depth: int) -> Any:
     try:
         torch.set_default_dtype(dtype)
         with torch.device("meta"), no_init_weights():
-            model = getattr(transformers, plan.class_name)(settings)
+            model = repaired(getattr(transformers, plan.class_name))(settings)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise LoraAdviseError(
             f"--exact: transformers cannot build {plan.class_name} on the meta device ({first_line(error)}); leave --exact out."

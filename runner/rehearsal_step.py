@@ -13,6 +13,7 @@ from lora_advise.runner.caching_allocator import reserved_by
 from lora_advise.runner.cuda_shapes import CudaShapes
 from lora_advise.runner.meta_device import cuda_like
 from lora_advise.runner.meta_model import Blueprint, build, held_by, layers_of
+from lora_advise.runner.meta_repairs import repairs
 from lora_advise.runner.meta_trainer import Rig, rig
 from lora_advise.runner.storage_trace import Peak, StorageTrace
 
@@ -42,7 +43,7 @@ def trace(
     shapes = CudaShapes()
     if padded is None:
         padded = facts.train is not None and facts.train.per_device_train_batch_size > 1
-    with TemporaryDirectory() as folder, cuda_like(shapes, padded=padded):
+    with TemporaryDirectory() as folder, repairs(plan.class_name), cuda_like(shapes, padded=padded):
         model = build(plan, facts, depth)
         layers = layers_of(model, depth)
         made = rig(facts, model, Path(folder), half_adapters=half_adapters)

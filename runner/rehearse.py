@@ -17,6 +17,7 @@ from lora_advise.rehearsal import PARTS, STAGES, Rehearsal, StagePeak
 from lora_advise.runner.cuda_shapes import FLASH
 from lora_advise.runner.meta_device import flash_by_name
 from lora_advise.runner.meta_model import Blueprint, attention_of, blueprint
+from lora_advise.runner.meta_repairs import repair_note
 from lora_advise.runner.quiet import quiet_libraries
 from lora_advise.runner.rehearsal_depth import Depths, depths_of
 from lora_advise.runner.rehearsal_step import Traced, trace
@@ -121,7 +122,8 @@ def _result(peaks: _Peaks, depths: Depths, notes: tuple[str, ...]) -> Rehearsal:
 
 
 def _notes(plan: Blueprint, facts: Facts, said: tuple[str, ...]) -> tuple[str, ...]:
-    found = []
+    repair = repair_note(plan.class_name)
+    found = [repair] if repair else []
     attention = attention_of(plan, facts)
     if facts.train is not None and attention not in (facts.train.attn_implementation, FLASH):
         found.append(

@@ -129,11 +129,11 @@ def test_aliases_point_to_the_literal():
     assert config.get("d", "x").span == config.get("c", "x").span
 
 
-def test_merge_keys_follow_pyyaml():
+def test_merge_keys_bring_in_what_the_mapping_has_not():
     text = (
-        "one: &one {r: 1, alpha: 1}\ntwo: &two {r: 2, bias: none}\n"
-        "a:\n  r: 9\n  <<: [*one, *two]\nb:\n  <<: *one\n  <<: *two\nc: &c\n  <<: *two\n  x: 1\nd:\n  <<: *c\n  x: 2\n"
-        "e:\n  <<: {r: 5}\n  '<<': 3\n"
+        "one: &one {rank: 1, alpha: 1}\ntwo: &two {rank: 2, bias: none}\n"
+        "a:\n  rank: 9\n  <<: [*one]\nb:\n  <<: *one\n  <<: *two\nc: &c\n  <<: *two\n  x: 1\nd:\n  <<: *c\n  x: 2\n"
+        "e:\n  <<: {rank: 5}\n  '<<': 3\n"
     )
     config = only(text)
     expected = yaml.safe_load(text)
@@ -141,7 +141,14 @@ def test_merge_keys_follow_pyyaml():
     alpha = config.get("a", "alpha")
     assert text[alpha.span.start : alpha.span.end] == "1" and alpha.span.line == 1
     assert config.shadowed == (), "what a mapping takes over and replaces is no repetition"
-    assert {e.path for e in config.under("d")} == {("d", "r"), ("d", "bias"), ("d", "x")}
+    assert config.notes == ()
+    assert {e.path for e in config.under("d")} == {("d", "rank"), ("d", "bias"), ("d", "x")}
+
+
+def test_of_merged_mappings_with_one_key_the_first_counts_and_a_note_says_so():
+    config = only("one: &one {rank: 1}\ntwo: &two {rank: 2}\na:\n  <<: [*one, *two]\n")
+    assert config.get("a", "rank").value == 1
+    assert "line 4" in config.notes[0] and "6.0.4" in config.notes[0]
 
 
 def test_merging_what_is_no_mapping_is_noted():

@@ -56,7 +56,9 @@ def mark(doc, words, label, cell=0):
     return Mark(span_at(doc.text, start, start + len(words))._replace(cell=cell), label)
 
 
-def finding(rule="rate-too-high", code="LRS102", severity=Severity.ERROR, message="The rate is too high.", **more):
+def finding(
+    rule="scale-times-rate-diverges", code="LRS101", severity=Severity.ERROR, message="The rate is too high.", **more
+):
     more = {"confidence": Confidence.MEASURED, "fields": ("train.learning_rate",), "sources": ("lwr-2025",), **more}
     return Finding(rule=rule, code=code, severity=severity, message=message, **more)
 
@@ -88,7 +90,7 @@ def renamed(doc, **more):
 
 
 def nowhere():
-    found = finding("no-evaluation", "SCH301", Severity.NOTE, "Nothing is held out.", changes=(), fields=())
+    found = finding("no-evaluation", "XYZ901", Severity.NOTE, "Nothing is held out.", changes=(), fields=())
     return Located(found, (), ("val_set_size = 0 is Axolotl's default",))
 
 
@@ -142,9 +144,9 @@ def test_suppressed_findings_are_not_told(format):
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_finding_is_told_with_its_place_and_the_way_out(format):
     shown = render(report(), format)
-    for words in ("CFG101", "LRS102", "SCH301"):
+    for words in ("CFG101", "LRS101", "XYZ901"):
         assert words in shown or format == "gitlab"
-    for words in ("renamed-key", "rate-too-high", "no-evaluation", "train.yaml"):
+    for words in ("renamed-key", "scale-times-rate-diverges", "no-evaluation", "train.yaml"):
         assert words.replace("-", "\\-") in shown or words in shown
     if format not in ("concise", "junit"):
         assert "rename evaluation" in shown
@@ -152,8 +154,8 @@ def test_every_finding_is_told_with_its_place_and_the_way_out(format):
 
 
 def test_a_success_is_said_plainly():
-    for format in ("text", "concise", "github", "markdown"):
-        assert "2 files, no findings." in render(successful(), format)
+    for form in ("text", "concise", "github", "markdown"):
+        assert "2 files, no findings." in render(successful(), form)
     assert json.loads(render(successful(), "json"))["summary"]["errors"] == 0
     assert json.loads(render(successful(), "gitlab")) == []
     assert json.loads(render(successful(), "sarif"))["runs"][0]["results"] == []
@@ -162,8 +164,8 @@ def test_a_success_is_said_plainly():
 
 
 def test_nothing_judged_is_no_success():
-    for format in ("text", "concise", "github", "markdown"):
-        shown = render(LintReport((), (Unread("ci.yml", "no config", "no trainer's keys."),)), format)
+    for form in ("text", "concise", "github", "markdown"):
+        shown = render(LintReport((), (Unread("ci.yml", "no config", "no trainer's keys."),)), form)
         assert "No file was judged." in shown
         assert "no findings" not in shown
 
@@ -177,13 +179,8 @@ def test_unknown_formats_and_counts_without_a_place_are_refused():
 
 def test_snapshots(snapshot):
     suffixes = {"json": "json", "sarif": "sarif", "gitlab": "json", "junit": "xml", "markdown": "md"}
-    for format in FORMATS:
-        shown = render(report(), format)
-        if format == "sarif":  # the rules' texts have their own page
-            log = json.loads(shown)
-            log["runs"][0]["tool"]["driver"]["rules"] = []
-            shown = re.sub(r'"ruleIndex": \d+', '"ruleIndex": 0', json.dumps(log, indent=2)) + "\n"
-        snapshot(f"lint_{format}.{suffixes.get(format, 'txt')}", shown)
+    for form in FORMATS:
+        snapshot(f"lint_{form}.{suffixes.get(form, 'txt')}", render(report(), form))
     snapshot("lint_statistics.txt", render(report(), "text", statistics=True))
 
 
@@ -196,16 +193,29 @@ def test_text_counts_everything_and_names_the_flags():
         "1 error, 1 warning and 1 note in 2 files.", "--> configs/train.yaml:7:16", "rename evaluation_strategy to eval_strategy (--fix applies it)",
         "(--unsafe-fixes applies it, since it changes the run)", "learning_rate = 0.02, set by you, line 7", "1 with --fix and 1 with --unsafe-fixes",
         "1 convention (--pedantic shows them)", "the GPU (--gpu) 1", "the training data (--data or --examples) 1", "the model (--model) 1",
-        "2 rules, for want of", "1 finding, by comments.", "broken.yaml: line 3 is no YAML.", "ci.yml: no trainer's keys.", "axolotl 1, llamafactory 1",
+        "2 rules, for want of", "Suppressed 1 finding.", "broken.yaml: line 3 is no YAML.", "ci.yml: no trainer's keys.", "axolotl 1, llamafactory 1",
         "warmup_steps = 0 is Axolotl's default", "lwr-2025",
     ):  # fmt: skip
-        assert words in shown, words
+        assert words in " ".join(shown.split()), words
     assert "\x1b" not in shown
+
+
+def test_what_is_no_terminal_gets_lines_that_do_not_depend_on_it():
+    for width in (20, 80, 300):
+        console = Console(file=io.StringIO(), width=width, force_terminal=False)
+        assert render(report(), "text", terminal=console) == render(report(), "text")
+
+
+def test_rules_about_comments_lack_nothing():
+    file = FileReport(document(), ("axolotl",), (), (), (Skipped("suppression-unused", ("comments",)),))
+    for form in ("text", "markdown"):
+        assert "kipped" not in render(LintReport((file,)), form)
+    assert json.loads(render(LintReport((file,)), "json"))["summary"]["skipped"] == 0
 
 
 def test_carets_stand_below_the_value_with_two_lines_around():
     lines = render(report(), "text").splitlines()
-    at = next(i for i, line in enumerate(lines) if line.startswith("7 | learning_rate: 0.02"))
+    at = [i for i, line in enumerate(lines) if line.startswith("7 | learning_rate: 0.02")][1]
     assert lines[at + 1].startswith("  |                ^^^^ learning_rate = 0.02, set by you, line 7")
     assert [line[:3] for line in lines[at - 2 : at]] == ["5 |", "6 |"]
     assert [line[:3] for line in lines[at + 2 : at + 4]] == ["8 |", "9 |"]
@@ -229,8 +239,8 @@ def test_text_keeps_to_the_characters_of_the_terminal(encoding):
     doc = document(text, "数据.yaml")
     console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding=encoding), width=100)
     only = LintReport((FileReport(doc, ("axolotl",), (Located(finding(), (mark(doc, "é'", "name"),)),)),))
-    for format in FORMATS:
-        render(only, format, terminal=console).encode(encoding)
+    for form in FORMATS:
+        render(only, form, terminal=console).encode(encoding)
     lines = render(only, "text", terminal=console).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("2 | "))
     sign = "é'".encode(encoding, "backslashreplace").decode(encoding)
@@ -245,8 +255,8 @@ def test_a_huge_line_is_cut_around_the_caret():
     assert max(map(len, lines)) <= 170
     at = next(i for i, line in enumerate(lines) if line.startswith("1 | "))
     assert lines[at][lines[at + 1].index("^") :].startswith("0.02")
-    for format in FORMATS:
-        assert len(render(only, format)) < 200_000
+    for form in FORMATS:
+        assert len(render(only, form)) < 20_000
 
 
 def test_a_notebook_names_the_cell_and_shows_the_line_alone():
@@ -260,8 +270,8 @@ def test_a_notebook_names_the_cell_and_shows_the_line_alone():
     assert '"source"' not in shown
     assert '"x = 1"' not in shown
     assert "set by you, cell 3, line 5" in shown
-    for format in ("concise", "github", "gitlab", "junit", "markdown", "sarif"):
-        assert "Cell 3: " in render(only, format)
+    for form in ("concise", "github", "gitlab", "junit", "markdown", "sarif"):
+        assert "Cell 3: " in render(only, form)
 
 
 NASTY = st.text(
@@ -314,7 +324,8 @@ def test_commands_of_github_end_where_they_should(text):
     assert not re.search(r"[,:\n\r]", escape_property(text))
     assert not re.search(r"%(?!25|0D|0A|3A|2C)", escape_property(text))
     printable = "".join(c if c.isprintable() or c in "\r\n" else "?" for c in text)
-    assert unquote(escape(text)) == unquote(unquote(printable)) or unquote(escape(text), errors="strict") == printable
+    assert unquote(escape(text)) == printable
+    assert unquote(escape_property(text)) == printable
 
 
 def test_commands_of_github():
@@ -352,10 +363,11 @@ def test_a_markdown_table_holds_under_hostile_text():
 
 def test_a_comment_is_no_longer_than_github_takes():
     doc = document()
-    many = FileReport(doc, ("axolotl",), (rate(doc),) * 1000)
+    many = FileReport(doc, ("axolotl",), (*(renamed(doc),) * 1000, rate(doc)))
     text = render(LintReport((many,)), "markdown")
     assert 10_000 < len(text) <= MOST
     assert re.search(r"\d+ more findings do not fit", text)
+    assert text.splitlines()[4].startswith("| error |")
 
 
 @given(st.text(max_size=80))
@@ -413,15 +425,15 @@ def test_json_gives_places_by_which_the_text_is_found():
         "unreadable": 1, "no_config": 1,
     }  # fmt: skip
     assert {row["rule"]: row["flag"] for row in content["statistics"]} == {
-        "renamed-key": "--fix", "rate-too-high": "--unsafe-fixes", "no-evaluation": None,
+        "renamed-key": "--fix", "scale-times-rate-diverges": "--unsafe-fixes", "no-evaluation": None,
     }  # fmt: skip
 
 
 def test_lone_surrogates_are_replaced():
     name = "a\udce9b\ud800.yaml"
     only = LintReport((FileReport(document("r: 1\n", name), ("trl",), (nowhere(),)),))
-    for format in FORMATS:
-        shown = render(only, format)
+    for form in FORMATS:
+        shown = render(only, form)
         shown.encode("utf-8")
         assert not re.search(r"\\ud[89a-f]", shown)
 
@@ -453,7 +465,7 @@ def test_sarif_says_what_code_scanning_needs():
     (run,) = json.loads(render(made, "sarif"))["runs"]
     rules = run["tool"]["driver"]["rules"]
     assert run["columnKind"] == "unicodeCodePoints"
-    assert len({rule["id"] for rule in rules}) == len(rules) > 50
+    assert len({rule["id"] for rule in rules}) == len(rules) == 3
     for rule in rules:
         assert {"id", "name", "shortDescription", "fullDescription", "help", "defaultConfiguration"} <= set(rule)
         assert rule["defaultConfiguration"]["level"] in ("error", "warning", "note")
@@ -550,7 +562,7 @@ def test_gitlab_names_each_issue_once():
 
 def test_concise_lines_are_read_by_editors():
     lines = render(report(), "concise").splitlines()
-    assert lines[1].startswith("configs/train.yaml:7:16: LRS102 rate-too-high error Learning rate 0.02")
+    assert lines[1].startswith("configs/train.yaml:7:16: LRS101 scale-times-rate-diverges error Learning rate 0.02")
     assert lines[-1] == "1 error, 1 warning and 1 note in 2 files."
     assert len(render(hostile(), "concise").splitlines()) == 4
 
@@ -560,7 +572,7 @@ def test_statistics_count_rules():
     made = LintReport((FileReport(doc, ("axolotl",), (rate(doc), renamed(doc), rate(doc))),))
     lines = render(made, "concise", statistics=True).splitlines()
     assert [line.split() for line in lines[:2]] == [
-        ["2", "LRS102", "rate-too-high", "--unsafe-fixes"], ["1", "CFG101", "renamed-key", "--fix"],
+        ["2", "LRS101", "scale-times-rate-diverges", "--unsafe-fixes"], ["1", "CFG101", "renamed-key", "--fix"],
     ]  # fmt: skip
 
 
@@ -578,5 +590,5 @@ def test_formats_import_only_what_they_need():
 def test_spans_past_the_end_and_missing_marks_do_no_harm():
     doc = document("a: 1")
     beyond = Located(finding(), (Mark(Span(4, 4, 1, 5), "the end"),))
-    for format in FORMATS:
-        render(LintReport((FileReport(doc, (), (beyond, nowhere())),)), format)
+    for form in FORMATS:
+        render(LintReport((FileReport(doc, (), (beyond, nowhere())),)), form)

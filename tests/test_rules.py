@@ -8,15 +8,20 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
 
+from lora_advise import dialects
 from lora_advise.checked import checked
+from lora_advise.document_read import read_document
 from lora_advise.engine import lint
 from lora_advise.example_facts import EXAMPLE_MODELS, example
 from lora_advise.facts import Facts, QuantFacts
 from lora_advise.finding import Confidence, Severity
+from lora_advise.lint_files import NoConfig, Wanted, lint_document
+from lora_advise.lint_mend import mended_file
 from lora_advise.rule import SECTIONS
 from lora_advise.rules import RULES
 from lora_advise.rules_page import FAMILIES, HEADINGS, page, sections
@@ -25,6 +30,8 @@ from lora_advise.sources import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ROOT / "tests" / "rules"
+FORMATS = {"yaml": "yaml", "json": "json", "command": "shell", "python": "python"}
+"""How a dialect's files are written, and the format that reads them."""
 ALTERNATIVES = {"scale-times-rate-diverges", "scale-times-rate-high", "preference-rate-high", "rl-rate-high"}
 """Rules that offer two ways out."""
 FORECASTS = {"does-not-fit", "memory-tight", "four-bit-for-nothing"}
@@ -44,7 +51,38 @@ def rules(names=None):
 
 
 def found(facts, *only):
+    """Findings of facts, or of a file: a case that names a dialect is the text of a file in it."""
+    if isinstance(facts, Written):
+        return written_findings(facts, only or USABLE)
     return lint(facts, only or USABLE, pedantic=True).findings
+
+
+class Written(NamedTuple):
+    """A file of a trainer."""
+
+    dialect: str
+    text: str
+
+
+def given(case):
+    """What a case describes: changed facts of the documented run, or a file."""
+    (key, value), *rest = (case or {"": None}).items()
+    if not rest and isinstance(value, str) and key in dialects.names():
+        return Written(key, value)
+    return example(case)
+
+
+def report_of(written, rules, **more):
+    document = read_document("config", text=written.text, format=FORMATS[dialects.dialect(written.dialect).written])
+    report = lint_document(document, Wanted(written.dialect, rules=tuple(rules), **more))
+    assert not isinstance(report, NoConfig), written
+    return report
+
+
+def written_findings(written, rules):
+    report = report_of(written, USABLE, pedantic=True)
+    names = {rule.name for rule in rules}
+    return tuple(found.finding for found in report.shown if found.finding.rule in names)
 
 
 def apply(facts, changes):
@@ -66,7 +104,7 @@ def cases(rule):
 
 def failing(rule):
     """The example and every failing case, as facts."""
-    return [example(case) for case in (yaml.safe_load(sections(rule)["Example"]), *cases(rule)["fails"])]
+    return [given(case) for case in (yaml.safe_load(sections(rule)["Example"]), *cases(rule)["fails"])]
 
 
 def test_the_documented_run_is_clean():
@@ -75,30 +113,35 @@ def test_the_documented_run_is_clean():
 
 @pytest.mark.parametrize("rule", rules())
 def test_the_example_fires_that_rule_alone(rule):
-    result = lint(example(yaml.safe_load(sections(rule)["Example"])), USABLE)
-    names = {f.rule for f in result.findings}
+    case = given(yaml.safe_load(sections(rule)["Example"]))
+    if isinstance(case, Written):
+        report = report_of(case, USABLE)
+        shown, hidden = [f.finding for f in report.shown], [f.finding for f in report.hidden]
+    else:
+        shown, hidden = lint(case, USABLE)[:2]
+    names = {f.rule for f in shown}
     if rule.confidence is Confidence.CONVENTION:
         assert not names, "a convention is hidden, and nothing else may fire"
-        names = {f.rule for f in result.hidden}
+        names = {f.rule for f in hidden}
     assert names == {rule.name}
 
 
 @pytest.mark.parametrize("rule", rules())
 def test_the_alternative_is_clean(rule):
-    assert [f.message for f in found(example(yaml.safe_load(sections(rule)["Instead"])))] == []
+    assert [f.message for f in found(given(yaml.safe_load(sections(rule)["Instead"])))] == []
 
 
 @pytest.mark.parametrize("rule", rules())
 def test_cases(rule):
-    given, documented = cases(rule), yaml.safe_load(sections(rule)["Example"])
-    assert set(given) == {"fails", "passes"}
-    assert given["fails"]
-    assert given["passes"]
-    for case in given["fails"]:
-        assert found(example(case), rule), case
+    known, documented = cases(rule), yaml.safe_load(sections(rule)["Example"])
+    assert set(known) == {"fails", "passes"}
+    assert known["fails"]
+    assert known["passes"]
+    for case in known["fails"]:
+        assert found(given(case), rule), case
         assert case != documented, "a case must say more than the example"
-    for case in given["passes"]:
-        assert not found(example(case), rule), case
+    for case in known["passes"]:
+        assert not found(given(case), rule), case
 
 
 @pytest.mark.parametrize("rule", rules())
@@ -109,6 +152,8 @@ def test_findings_are_sentences_with_fields_that_exist(rule):
             assert re.fullmatch(r"\S.*[.?)]", finding.message, re.DOTALL), finding.message
             assert "  " not in finding.message
             assert "None" not in finding.message
+            if isinstance(facts, Written):
+                continue
             assert finding.fields
             for path in (*finding.fields, *(change.field for change in finding.changes + finding.instead)):
                 section, _, field = path.partition(".")
@@ -119,6 +164,9 @@ def test_findings_are_sentences_with_fields_that_exist(rule):
 def test_a_change_mends_what_was_found(rule):
     for facts in failing(rule):
         findings = found(facts, rule)
+        if isinstance(facts, Written):
+            assert_mended(facts, rule)
+            continue
         for finding in findings:
             for changes in (finding.changes, finding.instead):
                 if not changes:
@@ -128,9 +176,29 @@ def test_a_change_mends_what_was_found(rule):
                 assert len(left) < len(findings), (changes, left)
 
 
+def assert_mended(written, rule):
+    """Every fix that is offered mends, leaves a file that is read, and is made once."""
+    def judge(document):
+        return lint_document(document, Wanted(written.dialect, rules=USABLE, pedantic=True))
+
+    def only(report):
+        return report._replace(findings=tuple(f for f in report.findings if f.finding.rule == rule.name))
+
+    report = only(report_of(written, USABLE, pedantic=True))
+    after, made = mended_file(report, lambda document: only(judge(document)), unsafe=True)
+    offered = [found for found in report.shown if found.fixes and found.fixes[0].edits]
+    assert made >= bool(offered)
+    assert len(after.shown) <= len(report.shown) - len(offered)
+    again, more = mended_file(after, lambda document: only(judge(document)), unsafe=True)
+    assert not more
+    assert again.document.text == after.document.text
+
+
 @pytest.mark.parametrize("rule", rules(ALTERNATIVES))
 def test_the_ways_back_land_in_the_usual_band(rule):
     for facts in failing(rule):
+        if isinstance(facts, Written):
+            continue
         (finding,) = found(facts, rule)
         assert [change.field for change in finding.changes] == ["train.learning_rate"]
         assert [change.field for change in finding.instead] in ([], ["lora.lora_alpha"])

@@ -1,0 +1,199 @@
+"""Who starts a run, and in how many processes: ``torchrun``, ``accelerate launch``, ``deepspeed``, or a trainer's own command."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from lora_advise.document import Config, Unresolved
+from lora_advise.facts import Sharding
+from lora_advise.sheet import Sheet
+from lora_advise.side_files import Sharded, accelerate_of, deepspeed_of
+from lora_advise.unknown import UnknownFact
+
+_DEVICES = ("CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+_TRL_CONFIGS: dict[str, Sharded] = {
+    "single_gpu": Sharded("none", False, 1), "multi_gpu": Sharded("ddp", False, 8), "zero1": Sharded("ddp", False, 8),
+    "zero2": Sharded("zero2", False, 8), "zero3": Sharded("zero3", False, 8), "fsdp1": Sharded("fsdp", False, 8),
+    "fsdp2": Sharded("fsdp", False, 8),
+}  # fmt: skip
+"""trl 1.16, ``trl/accelerate_configs``."""
+
+
+class Launch(NamedTuple):
+    """How a command starts its processes."""
+
+    launcher: str
+    """``accelerate``, ``torchrun``, ``deepspeed``, ``trl``, ``llamafactory``, ``swift``, ``python``; empty where no command starts it."""
+    processes: int | None
+    """Of all machines together; None where only the machine at hand says."""
+    sharding: Sharding | None = None
+    """What the launcher itself sets; None where it sets nothing, or where that is not known."""
+    cpu_offload: bool | None = None
+    settled: bool = True
+    """Whether the launcher's part in the sharding is known."""
+
+
+def launch(config: Config, document: str = "") -> Launch:
+    """Read a command's launcher. Never raises: what stands only when the program runs is unknown."""
+    if config.shape != "command":
+        return Launch("", None)
+    words = [word.rsplit("/", 1)[-1] for word in config.program]
+    name = _launcher(words)
+    if name == "accelerate":
+        return _accelerate(config, document)
+    if name == "trl":
+        return _trl(config, document)
+    if name == "torchrun":
+        return Launch(name, _product(_given(config, "nproc_per_node", 1), _given(config, "nnodes", 1)))
+    if name == "deepspeed":
+        return Launch(name, _deepspeed_processes(config))
+    if name in ("llamafactory", "swift"):
+        return Launch(name, _own(config, name))
+    return Launch(name, 1)
+
+
+def visible_devices(config: Config) -> int | None:
+    """How many devices the command's environment shows; None where it does not say."""
+    for name, value in config.environment:
+        if name in _DEVICES:
+            return len([part for part in value.split(",") if part.strip()]) if "$" not in value else None
+    return None
+
+
+def environment(config: Config, name: str) -> str | None:
+    """A variable that the command sets."""
+    return next((value for key, value in reversed(config.environment) if key == name), None)
+
+
+def _launcher(words: list[str]) -> str:
+    if not words:
+        return ""
+    if "accelerate" in words or "accelerate.commands.launch" in words:
+        return "accelerate"
+    if any(w in ("torchrun", "torch.distributed.run", "torch.distributed.launch") for w in words):
+        return "torchrun"
+    if "deepspeed" in words[:1]:
+        return "deepspeed"
+    for word, name in (("trl", "trl"), ("llamafactory-cli", "llamafactory"), ("lmf", "llamafactory"), ("swift", "swift")):
+        if word in words[:2]:
+            return name
+    return "python"
+
+
+def _accelerate(config: Config, document: str) -> Launch:
+    file = _word(config, "config_file")
+    base = Sharded() if file is None else accelerate_of(file, document)
+    return _on_accelerate(config, "accelerate", base, file is not None)
+
+
+def _trl(config: Config, document: str) -> Launch:
+    """``trl sft`` hands ``--accelerate_config`` and accelerate's own flags on to ``accelerate launch``."""
+    name = _word(config, "accelerate_config") or _word(config, "config_file")
+    base = Sharded() if name is None else _TRL_CONFIGS.get(name) or accelerate_of(name, document)
+    return _on_accelerate(config, "trl", base, name is not None)
+
+
+def _on_accelerate(config: Config, name: str, base: Sharded, file: bool) -> Launch:
+    flagged = _entry(config, "num_processes") is not None
+    processes = _count(config, "num_processes") if flagged else base.processes
+    if not flagged and processes is None and not file:
+        processes = visible_devices(config)
+    kind = base.sharding
+    if _is_on(config, "use_deepspeed"):
+        kind = deepspeed_of(f"zero{_word(config, 'zero_stage') or 2}", "").sharding
+    elif _is_on(config, "use_fsdp"):
+        kind = "fsdp"
+    elif _is_on(config, "multi_gpu"):
+        kind = "ddp"
+    elif processes == 1 and kind in (None, "ddp"):
+        kind = "none"
+    return Launch(name, processes, kind, base.cpu_offload, settled=kind is not None)
+
+
+def _deepspeed_processes(config: Config) -> int | None:
+    include = _word(config, "include")
+    if include is not None:
+        nodes = [node.partition(":")[2] for node in include.split("@")]
+        return sum(len(node.split(",")) for node in nodes) if all(nodes) else None
+    if _entry(config, "num_gpus") is None:
+        return visible_devices(config) if _entry(config, "hostfile") is None else None
+    return _product(_count(config, "num_gpus"), _given(config, "num_nodes", 1))
+
+
+def _own(config: Config, name: str) -> int | None:
+    """LLaMA-Factory starts one process per visible device, ms-swift as many as ``NPROC_PER_NODE`` says."""
+    stated = environment(config, "NPROC_PER_NODE")
+    if stated is None:
+        per_node = visible_devices(config) if name == "llamafactory" else 1
+    else:
+        per_node = int(stated) if stated.isdigit() else None
+    nodes = environment(config, "NNODES") or "1"
+    return _product(per_node, int(nodes) if nodes.isdigit() else None)
+
+
+def _entry(config: Config, name: str) -> Any:
+    for entry in config.entries:
+        if entry.path[:1] == ("launcher",) and str(entry.path[-1]).replace("-", "_") == name and len(entry.path) == 2:
+            return entry
+    return config.get(name) if name in ("num_processes", "accelerate_config", "config_file", "multi_gpu") else None
+
+
+def _word(config: Config, name: str) -> str | None:
+    entry = _entry(config, name)
+    return None if entry is None or entry.value is None or isinstance(entry.value, Unresolved) else str(entry.value)
+
+
+def _count(config: Config, name: str) -> int | None:
+    word = _word(config, name)
+    return int(word) if word is not None and word.isdecimal() and len(word) < 7 and int(word) > 0 else None
+
+
+def _given(config: Config, name: str, default: int) -> int | None:
+    return default if _entry(config, name) is None else _count(config, name)
+
+
+def _is_on(config: Config, name: str) -> bool:
+    entry = _entry(config, name)
+    return entry is not None and str(entry.value).lower() in ("none", "true", "")
+
+
+def _product(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one * other
+
+
+def put_sharding(sheet: Sheet) -> None:
+    """Put ``stack.sharding``, ``stack.cpu_offload`` and ``processes`` on the sheet, from the launcher and from the trainer's
+    ``deepspeed``, ``fsdp`` and ``fsdp_config``. ``processes`` is no fact: it is for whoever knows the devices."""
+    started = launch(sheet.config, sheet.document)
+    if started.processes is not None:
+        sheet.facts["processes"] = started.processes
+    own = _own_sharding(sheet)
+    if own is not None:
+        _put(sheet, own.sharding, own.cpu_offload, "deepspeed", "fsdp", "fsdp_config")
+    elif started.sharding is not None:
+        _put(sheet, started.sharding, started.cpu_offload, said="the launcher")
+    elif started.processes is not None and started.processes > 1 and started.settled:
+        _put(sheet, "ddp", False, said="the launcher")
+    elif not started.settled or (started.processes is None and started.launcher):
+        sheet.unknown |= {"stack.sharding", "stack.cpu_offload"}
+
+
+def _own_sharding(sheet: Sheet) -> Sharded | None:
+    """What the trainer's own settings say; None where they say nothing."""
+    deepspeed, fsdp = sheet.value("deepspeed"), sheet.value("fsdp")
+    if deepspeed:
+        if isinstance(deepspeed, Unresolved):
+            raise UnknownFact("deepspeed")
+        return deepspeed_of(deepspeed, sheet.document)
+    words = " ".join(map(str, fsdp)) if isinstance(fsdp, tuple) else str(fsdp or "").lower()
+    if words in ("", "false", "none"):
+        return None
+    return Sharded("ddp" if "no_shard" in words else "fsdp", "offload" in words)
+
+
+def _put(sheet: Sheet, sharding: Sharding | None, offload: bool | None, *names: str, said: str = "") -> None:
+    for fact, value in (("stack.sharding", sharding), ("stack.cpu_offload", offload)):
+        if value is None:
+            sheet.unknown.add(fact)
+        else:
+            sheet.put(fact, value, *names, said=said)

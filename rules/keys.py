@@ -1,0 +1,234 @@
+"""Rules about the keys and values of a file, as its trainer reads them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+
+from lora_advise.document import Entry, Unresolved
+from lora_advise.finding import Confidence, Hit, Rewrite, Severity
+from lora_advise.reading import Reading
+from lora_advise.rule import rule
+from lora_advise.sheet import dotted
+
+NEAR = 0.88
+"""How alike a key must be to one of the trainer's to be taken for a slip of the pen; an abbreviation may be less so."""
+ABBREVIATED = 0.75
+
+
+def nearest(key: str, config: Reading) -> str | None:
+    """The trainer's key that was meant, which the file does not set; None where none looks like it."""
+    known = config.dialect.known | {lens.key for lens in config.dialect.lenses if "." not in lens.key}
+    there = {str(entry.path[0]) for entry in config.config.entries}
+    close = difflib.get_close_matches(key, known, 5, ABBREVIATED)
+    for other in close:
+        alike = difflib.SequenceMatcher(None, key, other).ratio()
+        if other not in there and (alike >= NEAR or (len(key) > 5 and other.startswith(key))):
+            return other
+    return None
+
+
+def place(entry: Entry) -> str:
+    """The field by which a finding is shown at a setting."""
+    return f"config.{dotted(entry.path)}"
+
+
+def name_of(entry: Entry) -> str:
+    """The key as a person reads it."""
+    return dotted(entry.path)[:120]
+
+
+def shown(entry: Entry) -> str:
+    """The value as a person reads it."""
+    value = entry.value.source if isinstance(entry.value, Unresolved) else entry.text or str(entry.value)
+    return repr(value[:60]) if isinstance(value, str) else str(value)
+
+
+@rule("key-misspelt", "KEY1101", Severity.ERROR, Confidence.FACT, ("file-itself",))
+def key_misspelt(config: Reading) -> Iterator[Hit]:
+    """A key that the trainer does not have looks like one that it has.
+
+    Why: most trainers drop an unknown key without a word, so the setting that was meant keeps its default and the run is
+        another than the file says. Strict ones stop.
+    Example:
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B
+            adapter: lora
+            lora_r: 16
+            lora_alhpa: 32
+            lora_target_linear: true
+            learning_rate: 0.0002
+            micro_batch_size: 16
+    Instead:
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B
+            adapter: lora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            learning_rate: 0.0002
+            micro_batch_size: 16
+    Evidence: the keys are those that the trainer's own code declares, at the version that docs/dialects.md names.
+    Known problems: keys of a plugin, of a fork or of a newer version are not known; only those that look like a known key
+        which the file does not set are reported here.
+    """
+    for entry in config.strangers:
+        key = str(entry.path[-1])
+        near = nearest(key, config)
+        if near is None:
+            continue
+        does = "stops at it" if config.dialect.strict else "leaves it out without a word"
+        yield Hit(
+            f"{config.dialect.title} has no key {key[:60]!r} and {does}: did you mean {near}?",
+            (place(entry),),
+            rewrites=(Rewrite(entry, f"rename {key[:60]} to {near}", key=near),),
+        )
+
+
+@rule("key-unknown", "KEY1102", Severity.NOTE, Confidence.FACT, ("file-itself",))
+def key_unknown(config: Reading) -> Iterator[Hit]:
+    """A key is none of the trainer's, so it has no effect.
+
+    Why: a setting of another trainer, of an older version or of nobody does nothing where it stands. Where the trainer is
+        strict, it stops the run.
+    Example:
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B
+            adapter: lora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            learning_rate: 0.0002
+            micro_batch_size: 16
+            cutoff_len: 2048
+    Instead:
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B
+            adapter: lora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            learning_rate: 0.0002
+            micro_batch_size: 16
+            sequence_len: 2048
+    Evidence: the keys are those that the trainer's own code declares, at the version that docs/dialects.md names.
+    Known problems: keys of plugins, forks and newer versions are not known, so it is a note, and an error only where the
+        trainer refuses what it does not know.
+    """
+    severity = Severity.ERROR if config.dialect.strict else None
+    for entry in config.strangers:
+        key = str(entry.path[-1])
+        if nearest(key, config) is not None:
+            continue
+        does = "stops at it" if config.dialect.strict else "takes no notice of it"
+        yield Hit(
+            f"{key[:60]!r} is no key of {config.dialect.title} ({config.dialect.newest}), which {does}; remove it, or write "
+            "what was meant in its own words.",
+            (place(entry),),
+            severity=severity,
+        )
+
+
+@rule("key-given-twice", "KEY1103", Severity.WARNING, Confidence.FACT, ("file-itself",))
+def key_given_twice(config: Reading) -> Iterator[Hit]:
+    """A setting is given twice with different values, and only the last counts.
+
+    Why: YAML readers, argument parsers and Python dictionaries take the last one without a word; who reads the first is
+        misled.
+    Example:
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B
+            adapter: lora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            learning_rate: 0.0001
+            micro_batch_size: 16
+            learning_rate: 0.0002
+    Instead:
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B
+            adapter: lora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            micro_batch_size: 16
+            learning_rate: 0.0002
+    Evidence: PyYAML, argparse and ast.literal_eval all keep the last value.
+    Known problems: a value that is given again on purpose, to override an included part, is reported too.
+    """
+    for entry in config.config.shadowed:
+        later = config.config.get(*entry.path)
+        if later is None or later.value == entry.value:
+            continue
+        yield Hit(
+            f"{name_of(entry)} is given twice: {shown(entry)} on line {entry.span.line} is replaced by {shown(later)} on line "
+            f"{later.span.line}; keep one of them.",
+            (f"shadowed.{config.config.shadowed.index(entry)}", place(later)),
+        )
+
+
+@rule("key-renamed", "KEY1104", Severity.WARNING, Confidence.FACT, ("file-itself",))
+def key_renamed(config: Reading) -> Iterator[Hit]:
+    """A key has another name, or none, in the trainer's newest version.
+
+    Why: an old name stops the run or is dropped after the next upgrade; a file that names the new one works on both sides
+        of the change that it was written for.
+    Example:
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B
+            adapter: lora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            learning_rate: 0.0002
+            micro_batch_size: 16
+            noisy_embedding_alpha: 5
+    Instead:
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B
+            adapter: lora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            learning_rate: 0.0002
+            micro_batch_size: 16
+    Evidence: the versions are those whose source has the new name; docs/dialects.md lists them.
+    Known problems: a file for an older version is right with the old name: say which, with --framework or in a requirements
+        file beside it. A note where the old name still works.
+    """
+    for entry, number in config.outdated:
+        change = config.dialect.renamed[number]
+        if _older(config.versions.get(change.library), change.since):
+            continue
+        severity = {"error": Severity.ERROR, "ignored": Severity.WARNING, "deprecated": Severity.NOTE}[change.effect]
+        if change.effect == "error" and config.versions.get(change.library) is None:
+            severity = Severity.WARNING
+        does = {"error": "refuses it", "ignored": "drops it", "deprecated": "still takes it"}[change.effect]
+        now = f"it is {change.new} now" if change.new else "nothing takes its place"
+        note = f" {change.note}" if change.note else ""
+        rewrites = ()
+        if change.new is not None and config.config.get(change.new) is None:
+            rewrites = (Rewrite(entry, f"rename {change.old} to {change.new}", key=change.new, safe=not change.note),)
+        yield Hit(
+            f"{change.library} {change.since} and later {does}: {change.old}; {now}.{note}",
+            (place(entry),), severity=severity, rewrites=rewrites,
+        )  # fmt: skip
+
+
+def _older(version: str | None, since: str) -> bool:
+    """Whether a version that is known lies before the change."""
+    return version is not None and _numbers(version) < _numbers(since)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    found = []
+    for part in version.split("+", maxsplit=1)[0].split("."):
+        digits = "".join(c for c in part if c.isdigit())
+        if not digits:
+            break
+        found.append(int(digits))
+    return tuple(found)
+
+
+KEY_RULES = (key_misspelt, key_unknown, key_given_twice, key_renamed)

@@ -1,0 +1,108 @@
+"""Rules about values that a trainer cannot take as they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lora_advise.finding import Confidence, Hit, Rewrite, Severity
+from lora_advise.reading import Reading
+from lora_advise.rule import rule
+from lora_advise.rules.keys import name_of, place, shown
+
+
+@rule("value-unreadable", "KEY1105", Severity.ERROR, Confidence.FACT, ("file-itself",))
+def value_unreadable(config: Reading) -> Iterator[Hit]:
+    """A value cannot be what its key takes.
+
+    Why: the trainer stops at it when it parses the file, or later with a message that does not name the key.
+    Example:
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B
+            adapter: lora
+            lora_r: sixteen
+            lora_alpha: 32
+            lora_target_linear: true
+            learning_rate: 0.0002
+            micro_batch_size: 16
+    Instead:
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B
+            adapter: lora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            learning_rate: 0.0002
+            micro_batch_size: 16
+    Evidence: the types are those that the trainer's own code declares.
+    Known problems: a placeholder that something else fills in before the run is not told from a mistake, unless it looks
+        like one ($NAME, {{ name }}, <name>).
+    """
+    for problem in config.problems:
+        yield Hit(
+            f"{problem.key} is {shown(problem.entry)}; {config.dialect.title} needs {problem.wanted}.",
+            (place(problem.entry),),
+        )
+
+
+@rule("number-as-text", "KEY1106", Severity.ERROR, Confidence.FACT, ("file-itself",))
+def number_as_text(config: Reading) -> Iterator[Hit]:
+    """A number is text to the reader that this trainer uses, and the trainer does not turn it back.
+
+    Why: YAML 1.1 reads 3e-4 as text, since it wants a dot in the number and a sign in the exponent. A trainer that takes
+        the value as it comes stops when it compares or multiplies it.
+    Example:
+        trl: |
+            model_name_or_path: meta-llama/Llama-3.1-8B
+            dataset_name: trl-lib/Capybara
+            use_peft: true
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_modules: all-linear
+            learning_rate: 2e-4
+            dtype: bfloat16
+    Instead:
+        trl: |
+            model_name_or_path: meta-llama/Llama-3.1-8B
+            dataset_name: trl-lib/Capybara
+            use_peft: true
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_modules: all-linear
+            learning_rate: 2.0e-4
+            dtype: bfloat16
+    Evidence: PyYAML 6 gives text for 2e-4 and a number for 2.0e-4; OmegaConf, ruamel.yaml in YAML 1.2 and pydantic
+        give a number for both.
+    Known problems: only for trainers that were seen to break on it.
+    """
+    if config.dialect.text_numbers != "break" or config.config.shape != "mapping":
+        return
+    for lens in config.dialect.lenses:
+        entry = config.written.get(lens.name)
+        if entry is None or lens.kind not in ("number", "count"):
+            continue
+        quoted = entry.quoted and isinstance(entry.value, str)
+        bare = not entry.quoted and isinstance(entry.value, float) and _text_in_yaml_1_1(entry.text)
+        if quoted or bare:
+            number = float(entry.value)
+            yield Hit(
+                f"{name_of(entry)}: {entry.text[:40]} is text to the YAML reader of {config.dialect.title}; write {_plain(number)}.",
+                (place(entry),),
+                rewrites=(Rewrite(entry, f"write {_plain(number)}", value=number, safe=True),),
+            )
+
+
+def _text_in_yaml_1_1(text: str) -> bool:
+    """Whether YAML 1.1 takes that number for text: an exponent without a dot before it or without a sign."""
+    mantissa, mark, exponent = text.lower().partition("e")
+    return bool(mark) and ("." not in mantissa or exponent[:1] not in "+-")
+
+
+def _plain(number: float) -> str:
+    text = f"{number:g}"
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}"
+    return text
+
+
+VALUE_RULES = (value_unreadable, number_as_text)
