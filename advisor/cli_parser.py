@@ -184,7 +184,7 @@ def command_parser(name: str) -> Parser:
     elif name in ("models", "gpus", "tasks"):
         add("pattern", nargs="?", default="", help="only names that contain this")
     elif name == "schema":
-        add("what", nargs="?", choices=("plan", "advice"), default="plan")
+        add("what", nargs="?", choices=("plan", "advice", "lint"), default="plan")
     elif name == "completion":
         add("shell", choices=("bash", "zsh", "tcsh"))
     return parser

@@ -204,9 +204,10 @@ def _source(args: Namespace) -> int:
 def _schema(args: Namespace) -> int:
     import json
 
-    from lora_advise.schema import advice_schema, plan_schema
+    from lora_advise.schema import advice_schema, lint_schema, plan_schema
 
-    print(json.dumps(plan_schema() if args.what == "plan" else advice_schema(), indent=2, ensure_ascii=False))
+    schema = {"plan": plan_schema, "advice": advice_schema, "lint": lint_schema}[args.what]()
+    print(json.dumps(schema, indent=2, ensure_ascii=False))
     return 0
 
 

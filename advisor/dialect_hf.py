@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lora_advise.dialect import Lens, Step
+from lora_advise.dialect import Lens, Renamed, Step
 from lora_advise.facts import TaskFacts
 from lora_advise.sheet import Sheet
 
@@ -145,6 +145,55 @@ TRAINING_STEPS: tuple[Step, ...] = (
     Step(("train.logging_steps",), _logging),
 )
 """Facts of the arguments above that are no plain copies. Precision hangs on the trainer: see :func:`precision`."""
+
+
+def _eval_interval(sheet: Sheet) -> None:
+    """Evaluation in steps without a number of its own goes with the logging (``TrainingArguments.__post_init__``)."""
+    if sheet.facts.get("train.eval_strategy") != "steps" or sheet.has("train.eval_steps"):
+        return
+    steps = sheet.facts.get("train.logging_steps", sheet.dialect.defaults.get("train.logging_steps"))
+    if steps is None:
+        sheet.unknown.add("train.eval_steps")
+    else:
+        sheet.put("train.eval_steps", steps, "train.logging_steps", said="as the logging")
+
+
+EVAL_INTERVAL = Step(("train.eval_steps",), _eval_interval)
+"""For trainers that leave ``eval_steps`` to transformers. Goes after :data:`TRAINING_STEPS`."""
+
+
+def _attention(sheet: Sheet) -> None:
+    stated = sheet.value("attn_implementation")
+    if stated is None:
+        return
+    word = str(stated).lower().replace("kernels-community/flash-attn2", "flash_attention_2")
+    if word in ("sdpa", "eager", "flash_attention_2"):
+        sheet.put("train.attn_implementation", word, "attn_implementation")
+    else:
+        sheet.unknown.add("train.attn_implementation")
+
+
+ATTENTION = Step(("train.attn_implementation",), _attention)
+"""``attn_implementation`` in transformers' own words; other kernels than ours are unknown."""
+
+
+RENAMED_ARGUMENTS: tuple[Renamed, ...] = tuple(
+    Renamed(old, new, "transformers", since, "error", "transformers-arguments")
+    for old, new, since in (
+        ("evaluation_strategy", "eval_strategy", "4.41"), ("use_ipex", None, "4.57"), ("overwrite_output_dir", None, "5.0"),
+        ("save_safetensors", None, "5.0"), ("no_cuda", "use_cpu", "5.0"), ("fp16_backend", None, "5.0"),
+        ("half_precision_backend", None, "5.0"), ("fp16_opt_level", None, "5.0"), ("jit_mode_eval", None, "5.0"),
+        ("torchdynamo", "torch_compile_backend", "5.0"), ("push_to_hub_token", "hub_token", "5.0"),
+        ("push_to_hub_model_id", "hub_model_id", "5.0"), ("past_index", None, "5.0"), ("ray_scope", None, "5.0"),
+        ("per_gpu_train_batch_size", "per_device_train_batch_size", "5.0"),
+        ("per_gpu_eval_batch_size", "per_device_eval_batch_size", "5.0"),
+        ("include_tokens_per_second", "include_num_input_tokens_seen", "5.0"),
+        ("warmup_ratio", "warmup_steps", "5.0"), ("group_by_length", "train_sampling_strategy", "5.2"),
+        ("logging_dir", None, "5.16"),
+    )
+)  # fmt: skip
+"""Fields of ``TrainingArguments`` that transformers 5.24 has not got any more. ``since`` is the first of the releases that were
+compared (4.40 to 5.23) that has the new name, or not the old one."""
 
 
 def put_all(sheet: Sheet, values: dict[str, Any], said: str) -> None:

@@ -7,18 +7,20 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from json import JSONDecodeError, JSONDecoder
-from json.decoder import scanstring
 from typing import NamedTuple
 
 from lora_advise.document import MAX_BYTES, MAX_ENTRIES, Comment, Document
 from lora_advise.document_places import Places
-from lora_advise.document_python import read_calls
-from lora_advise.python_names import Program
+from lora_advise.document_python import TOO_LARGE, read_calls
+from lora_advise.errors import LoraAdviseError
+from lora_advise.python_names import Program, TooLarge
 from lora_advise.python_text import Code, NoPython, Piece, parse
 from lora_advise.python_walk import Walk
 
 MAX_NOTEBOOK = 16 * MAX_BYTES
 """Characters of a notebook with its outputs; its code has at most MAX_BYTES."""
+MAX_CELLS = 10_000
+MAX_NOTES = 20
 _BLANK = re.compile(r"[ \t\n\r]*")
 _RUNS = re.compile(r"[^\\]+|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.")
 _MAGIC = re.compile(
@@ -48,10 +50,7 @@ def read_notebook(text: str, name: str) -> Document:
     places = Places(text, name)
     if len(text) > MAX_NOTEBOOK:
         raise places.error(0, f"more than {MAX_NOTEBOOK:,} characters, so it is not read; clear its outputs")
-    cells = _Json(places).cells()
-    if sum(len(cell.text) for cell in cells) > MAX_BYTES:
-        raise places.error(0, f"more than {MAX_BYTES:,} characters of code, so this is no notebook; leave it out")
-    return _Reader(places).read(cells)
+    return _Reader(places).read(_Json(places).cells())
 
 
 class _Reader:
@@ -60,6 +59,7 @@ class _Reader:
     def __init__(self, places: Places) -> None:
         self.places = places
         self.notes: list[str] = []
+        self.left_out = 0
 
     def read(self, cells: list[Cell]) -> Document:
         kept: list[tuple[ast.Module, int, int]] = []
@@ -88,10 +88,12 @@ class _Reader:
                 ast.increment_lineno(tree, bisect_right(code.lines, start) - 1)
                 walk.module(tree)
                 comments += code.comments(start, end)
-        except RecursionError:
-            raise self.places.error(0, "too deeply nested, so this is no notebook; leave it out") from None
+        except (RecursionError, TooLarge):
+            raise self.places.error(0, TOO_LARGE) from None
         if len(comments) > MAX_ENTRIES:
             raise self.places.error(0, f"more than {MAX_ENTRIES:,} comments, so this is no notebook; leave it out")
+        if self.left_out > MAX_NOTES:
+            self.notes.append(f"{self.left_out - MAX_NOTES} more cells are left out for the same reason.")
         config = read_calls(program, code, tuple(self.notes))
         return Document(self.places.name, self.places.text, "notebook", (config,), tuple(comments))
 
@@ -107,14 +109,17 @@ class _Reader:
             except NoPython as error:
                 problem = problem or error
         said = problem.said if problem else ""
-        self.notes.append(f"Cell {cell.number} is left out: Python 3 cannot parse it ({said}).")
+        self.left_out += 1
+        if self.left_out <= MAX_NOTES:
+            self.notes.append(f"Cell {cell.number} is left out: Python 3 cannot parse it ({said}).")
         return None
 
 
 def _blanked(match: re.Match[str]) -> str:
     """A name in place of a magic line, so that an indented one is still a statement and what it gives is unknown."""
     before = match["before"] or ""
-    rest = re.sub(r"[^\r\n]", " ", match[0][len(before) :])
+    rest = match[0][len(before) :]
+    rest = re.sub(r"[^\r\n]", " ", rest) if "\n" in rest or "\r" in rest else " " * len(rest)
     if match["help"]:
         indent = len(rest) - len(match[0].lstrip(" \t"))
         return rest[:indent] + "_" + rest[indent + 1 :]
@@ -126,6 +131,7 @@ class _Json:
 
     def __init__(self, places: Places) -> None:
         self.places, self.text, self.at = places, places.text, 0
+        self._length = 0
 
     def cells(self) -> list[Cell]:
         """The code cells. Raises LoraAdviseError for text that is no notebook."""
@@ -139,6 +145,8 @@ class _Json:
             self._space()
         except JSONDecodeError as error:
             raise self.places.error(error.pos, f"no JSON ({error.msg}); save the notebook again") from None
+        except LoraAdviseError:
+            raise
         except (RecursionError, MemoryError, ValueError):
             raise self.places.error(self.at, "JSON that cannot be read; save the notebook again") from None
         if found is None or self.at < len(self.text):
@@ -150,7 +158,8 @@ class _Json:
         kind: object = None
         strings: list[tuple[int, int, str]] = []
         if self._peek() != "{":
-            return self._skip()
+            self._skip()
+            return None
         for key in self._members():
             if key == "source" and self._peek() == '"':
                 strings = [self._string()]
@@ -165,7 +174,12 @@ class _Json:
                 kind = self._string()[2]
             else:
                 self._skip()
-        return _cell_of(number, self.text, strings) if kind == "code" else None
+        if kind != "code":
+            return None
+        self._length += sum(len(value) for _, _, value in strings)
+        if number > MAX_CELLS or self._length > MAX_BYTES:
+            raise self.places.error(0, TOO_LARGE)
+        return _cell_of(number, self.text, strings)
 
     def _members(self) -> Iterator[str]:
         """The keys of the object here; whoever asks goes past each value."""
@@ -215,7 +229,7 @@ class _Json:
     def _string(self) -> tuple[int, int, str]:
         """Where the string here stands, inside of its quotes, and what it says."""
         start = self.at + 1
-        value, self.at = scanstring(self.text, start, True)
+        value, self.at = _DECODER.raw_decode(self.text, self.at)
         return start, self.at - 1, value
 
     def _skip(self) -> None:

@@ -6,9 +6,11 @@ from lora_advise.document import MAX_BYTES, MAX_ENTRIES, Config, Document
 from lora_advise.document_places import Places
 from lora_advise.errors import LoraAdviseError
 from lora_advise.python_calls import Calls
-from lora_advise.python_names import Program
+from lora_advise.python_names import Program, TooLarge
 from lora_advise.python_text import Code, NoPython, Piece, parse
 from lora_advise.python_walk import Walk
+
+TOO_LARGE = "too long or too deeply nested, so this is no program that trains; leave it out"
 
 
 def read_python(text: str, name: str) -> Document:
@@ -26,8 +28,8 @@ def read_python(text: str, name: str) -> Document:
         Walk(program).module(parse(text))
     except NoPython as problem:
         raise no_python(code, problem) from None
-    except RecursionError:
-        raise places.error(0, "too deeply nested, so this is no script; leave it out") from None
+    except (RecursionError, TooLarge):
+        raise places.error(0, TOO_LARGE) from None
     config = read_calls(program, code)
     comments = tuple(code.comments())
     if len(comments) > MAX_ENTRIES:
@@ -40,7 +42,7 @@ def read_calls(program: Program, code: Code, notes: tuple[str, ...] = ()) -> Con
     try:
         return Calls(program, code).config(notes)
     except RecursionError:
-        raise code.places.error(0, "too deeply nested, so this is no script; leave it out") from None
+        raise code.places.error(0, TOO_LARGE) from None
 
 
 def no_python(code: Code, problem: NoPython) -> LoraAdviseError:

@@ -140,7 +140,7 @@ class _Command:
         """The arguments that follow a flag up to the next; an override that follows a value is none of them."""
         start = at
         while at < len(fields) and not self._ends(fields[at], at > start):
-            if _override(fields[at]) and (at > start or name in _SWITCHES):
+            if _override(fields[at]) and (name in _SWITCHES or (at > start and not _override(fields[start]))):
                 break
             at += 1
             if self._single:
@@ -157,11 +157,11 @@ class _Command:
         if field.many:
             self._note(field)
         if found := _override(field):
-            at = self._written(field).find("=")
-            if at >= 0:
-                start = field.start + self._written(field).find(found[1])
-                key = self.places.span(max(start, field.start), field.start + at)
-                self._add(tuple(re.split(r"[./]", found[1])), key, [_behind(field, field.start + at + 1)])
+            start = self._written(field).find(f"{found[1]}=")
+            if start >= 0:
+                at = field.start + start + len(found[1])
+                key = self.places.span(field.start + start, at)
+                self._add(tuple(re.split(r"[./]", found[1])), key, [_behind(field, at + 1)])
 
     def _add(self, path: Path, key: Span | None, values: list[Field]) -> None:
         if key is not None and not values:

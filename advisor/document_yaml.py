@@ -43,7 +43,7 @@ _MERGED_TWICE = (
     "PyYAML 6.0.4 takes the last."
 )
 _CORE = "tag:yaml.org,2002:"
-_TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
 
 
 def read_yaml(text: str, name: str) -> Document:
@@ -268,8 +268,8 @@ def _value(event: Any, source: str) -> Any:
     if event.implicit[1] or event.tag in (None, "!", f"{_CORE}str"):
         return event.value
     kind = event.tag.removeprefix(_CORE)
-    value = yaml_number(event.value.strip())
-    if kind not in _TYPES or not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+    value: Any = yaml_number(event.value.strip())
+    if type(value) not in _TYPES.get(kind, ()):
         return Unresolved(source)
     return float(value) if kind == "float" else value
 

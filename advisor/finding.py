@@ -80,13 +80,13 @@ class Finding(NamedTuple):
     @property
     def fix(self) -> str | None:
         """The changes that mend it, in words; None where no setting does."""
-        ways = ["; ".join(map(_in_words, way)) for way in (self.changes, self.instead) if way]
+        ways = ["; ".join(map(in_words, way)) for way in (self.changes, self.instead) if way]
         if self.rewrites:
             ways.insert(0, "; ".join(rewrite.words for rewrite in self.rewrites))
         return ", or ".join(ways) or None
 
 
-def _in_words(change: Change) -> str:
+def in_words(change: Change) -> str:
     """The change as a person types it; a whole adapter, where there was none, is another method."""
     if isinstance(change.value, Section):
         return f"method = lora ({', '.join(f'{name} = {value}' for name, value in stated(change.value).items())})"

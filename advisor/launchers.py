@@ -18,12 +18,18 @@ _TRL_CONFIGS: dict[str, Sharded] = {
 }  # fmt: skip
 """trl 1.16, ``trl/accelerate_configs``."""
 
+_COMMANDS = (
+    ("trl", "trl"), ("llamafactory-cli", "llamafactory"), ("lmf", "llamafactory"), ("swift", "swift"), ("megatron", "swift"),
+)  # fmt: skip
+_FORWARDED = ("num_processes", "accelerate_config", "config_file", "multi_gpu")
+"""Flags that ``trl`` hands on to accelerate and that the command therefore has among its own."""
+
 
 class Launch(NamedTuple):
     """How a command starts its processes."""
 
     launcher: str
-    """``accelerate``, ``torchrun``, ``deepspeed``, ``trl``, ``llamafactory``, ``swift``, ``python``; empty where no command starts it."""
+    """``accelerate``, ``torchrun``, ``deepspeed``, ``trl``, ``llamafactory``, ``swift``, ``cluster``, ``python``; empty where no command starts it."""
     processes: int | None
     """Of all machines together; None where only the machine at hand says."""
     sharding: Sharding | None = None
@@ -47,6 +53,8 @@ def launch(config: Config, document: str = "") -> Launch:
         return Launch(name, _product(_given(config, "nproc_per_node", 1), _given(config, "nnodes", 1)))
     if name == "deepspeed":
         return Launch(name, _deepspeed_processes(config))
+    if name == "cluster":
+        return Launch(name, None, settled=False)
     if name in ("llamafactory", "swift"):
         return Launch(name, _own(config, name))
     return Launch(name, 1)
@@ -74,10 +82,10 @@ def _launcher(words: list[str]) -> str:
         return "torchrun"
     if "deepspeed" in words[:1]:
         return "deepspeed"
-    for word, name in (("trl", "trl"), ("llamafactory-cli", "llamafactory"), ("lmf", "llamafactory"), ("swift", "swift")):
-        if word in words[:2]:
+    for word, name in _COMMANDS:
+        if word in words[:-1]:
             return name
-    return "python"
+    return "cluster" if words[0] in ("srun", "mpirun", "mpiexec") else "python"
 
 
 def _accelerate(config: Config, document: str) -> Launch:
@@ -135,7 +143,7 @@ def _entry(config: Config, name: str) -> Any:
     for entry in config.entries:
         if entry.path[:1] == ("launcher",) and str(entry.path[-1]).replace("-", "_") == name and len(entry.path) == 2:
             return entry
-    return config.get(name) if name in ("num_processes", "accelerate_config", "config_file", "multi_gpu") else None
+    return config.get(name) if name in _FORWARDED else None
 
 
 def _word(config: Config, name: str) -> str | None:

@@ -138,7 +138,7 @@ def locate(finding: Finding, reading: Reading, number: int, document: Document) 
 
 def _label(entry: Entry) -> str:
     value = entry.value.source if isinstance(entry.value, Unresolved) else entry.text or str(entry.value)
-    return f"{dotted(entry.path)} = {value[:80]}"
+    return f"{dotted(entry.path)} = {value[:80]}, set by you"
 
 
 def _said(name: str, reading: Reading) -> str:

@@ -10,14 +10,19 @@ from typing import Any
 from lora_advise.dialect import Lens
 from lora_advise.document import Document, Entry, Span, Unresolved
 from lora_advise.finding import Change, Finding, Rewrite
+from lora_advise.finding import in_words as finding_words
 from lora_advise.lint_report import Edit, Fix
 from lora_advise.reading import Reading
+from lora_advise.section import Section
 
 MOST_PASSES = 10
 
 
 def fixes_of(finding: Finding, reading: Reading, document: Document) -> tuple[Fix, ...]:
-    """The ways to mend it in this file: its rewrites, its changes, and the other way out, each whole or not at all."""
+    """The ways to mend it in this file: its rewrites, its changes, and the other way out.
+
+    One without edits is for a person to make: not all of its changes can be written here.
+    """
     found = []
     if finding.rewrites:
         edits = [_rewrite(rewrite, document) for rewrite in finding.rewrites]
@@ -25,12 +30,10 @@ def fixes_of(finding: Finding, reading: Reading, document: Document) -> tuple[Fi
             words = "; ".join(rewrite.words for rewrite in finding.rewrites)
             found.append(Fix(words, tuple(e for e in edits if e), all(r.safe for r in finding.rewrites)))
     for changes in (finding.changes, finding.instead):
-        if changes and (edits := _edits(changes, reading, document)) is not None:
-            words = "; ".join(f"set {edit.text.strip()[:80]}" for edit in edits)
-            named = "; ".join(
-                f"{change.field.partition('.')[2] or change.field} = {change.value}" for change in changes
-            )
-            found.append(Fix(named or words, edits, all(change.safe for change in changes)))
+        if changes:
+            edits = _edits(changes, reading, document)
+            words = "; ".join(_words(change, reading) for change in changes)
+            found.append(Fix(words, edits or (), all(change.safe for change in changes)))
     return tuple(found)
 
 
@@ -66,9 +69,31 @@ def _edits(changes: Iterable[Change], reading: Reading, document: Document) -> t
     return tuple(found)
 
 
+def _lens(change: Change, reading: Reading) -> Lens | None:
+    """The key that a change is made at: that of the fact, or of the setting that a step of the dialect makes it from."""
+    leaf = change.field.rpartition(".")[2]
+    names = (change.field, leaf, _SPELLED.get(leaf, leaf))
+    found = {lens.name: lens for lens in reading.dialect.lenses}
+    return next((found[name] for name in names if name in found), None)
+
+
+_SPELLED = {"activation_checkpointing": "gradient_checkpointing"}
+"""Names of settings that differ from their facts'."""
+
+
+def _words(change: Change, reading: Reading) -> str:
+    """The change in the words of the file's own trainer."""
+    lens = _lens(change, reading)
+    if lens is None or isinstance(change.value, Section):
+        return finding_words(change)
+    value = lens.write(change.value) if lens.write else change.value
+    shown = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else value
+    return f"{lens.key} = {str(shown).lower() if isinstance(value, bool) else shown}"
+
+
 def _edit(change: Change, reading: Reading, document: Document) -> Edit | None:
-    lens = next((lens for lens in reading.dialect.lenses if lens.name == change.field), None)
-    if lens is None:
+    lens = _lens(change, reading)
+    if lens is None or isinstance(change.value, Section):
         return None
     entry = reading.written.get(lens.name)
     value = lens.write(change.value) if lens.write else change.value

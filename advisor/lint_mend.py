@@ -74,7 +74,7 @@ def _wanted(file: FileReport, *, unsafe: bool) -> tuple[list[Edit], int]:
     edits: list[Edit] = []
     count = 0
     for found in file.shown:
-        fix = next((f for f in found.fixes if f.safe or unsafe), None)
+        fix = next((f for f in found.fixes if f.edits and (f.safe or unsafe)), None)
         if fix is not None and not any(_touch(a, b) for a in fix.edits for b in edits):
             edits += fix.edits
             count += 1

@@ -49,8 +49,9 @@ def clean(text: object, most: int = MOST) -> str:
 
 
 def chosen(fixes: tuple[Fix, ...]) -> Fix | None:
-    """The fix that a flag applies: the first safe one, else the first; None where there is none."""
-    return next((fix for fix in fixes if fix.safe), fixes[0] if fixes else None)
+    """The fix that a flag applies: the first safe one, else the first that can be written; None where there is none."""
+    written = [fix for fix in fixes if fix.edits]
+    return next((fix for fix in written if fix.safe), written[0] if written else None)
 
 
 def flag_of(located: Located) -> str | None:
@@ -62,11 +63,12 @@ def flag_of(located: Located) -> str | None:
 def ways(located: Located) -> tuple[Way, ...]:
     """The ways out, the one that a flag applies first."""
     first = chosen(located.fixes)
-    if first is None:
+    if first is None and not located.fixes:
         words = located.finding.fix
         return (Way(clean(words), None),) if words else ()
     others = (Way(clean(fix.words), None) for fix in located.fixes if fix is not first)
-    return (Way(clean(first.words), flag_of(located)), *others)
+    mine = (Way(clean(first.words), flag_of(located)),) if first is not None else ()
+    return (*mine, *others)
 
 
 def fix_words(located: Located) -> str:

@@ -8,11 +8,10 @@ straight lines, since another moment of the layer is the highest for long rows o
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
 
 from lora_advise.memory_case import Case, widths_of
-from lora_advise.package_data import read_json
+from lora_advise.memory_traced import HEADS, TYPE, Weighted, rows_of, table
 
 Quantity = Literal["kept", "hump", "forward", "forward_kept", "hump_kept", "evaluation"]
 """What a layer keeps without checkpointing; how far the backward and the forward pass rise above the layer inputs with
@@ -21,15 +20,11 @@ QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 
 BASES = {"no-amp": "amp", "bf16": "amp", "kbit": "nf4", "kbit-amp": "nf4"}
 """The precision in which model types were traced, for those in which they were not."""
-TYPE, HIDDEN, HEADS, KIND = 0, 1, 3, 9
-"""Places in the key of a layer."""
 NEXT_TO_NOTHING = 0.03
 """Share of a layer within which a type counts as a Llama."""
 ROUGH = ("mamba", "falcon_mamba", "recurrent_gemma", "bloom", "gpt_neo")
 """Types that only a rehearsal knows well: without attention, a precision that was not traced came out 13 % off; with eager
 attention of an older kind, sizes between the traced ones 8 %; Griffin's recurrent blocks 8 %, and 16 % for one short row."""
-FURTHEST = 3.0
-"""How often a traced model's own part may count in that of another size."""
 WHOLE_MASK, LAYER_MASK = 1.0, 2.0
 """Bytes per entry of the boolean mask that the model makes once, and of its copy in the query's dtype in every layer."""
 
@@ -69,13 +64,31 @@ UNPACKED: dict[Quantity, float] = {
 """Unpacked matrices that are alive at each of these points: in 16 bits, with the scales of their blocks of 64 in fp32."""
 
 
-def checkpoints_per_token(case: Case) -> int:
+def checkpoints_per_token(case: Case) -> float:
     """Bytes per token of the layer inputs that checkpointing keeps: one of hidden width for every layer.
 
     Unsloth keeps them in host memory; two buffers for their way back and the last layer's input stay.
     """
     layers = min(3, case.width.layers) if case.stack.offloads_checkpoints else case.width.layers
-    return case.stack.residual_bytes * case.width.hidden * layers
+    return _input(case) * layers
+
+
+def _input(case: Case) -> float:
+    """Bytes per token of one layer's input, at least the residual stream.
+
+    Autocast makes LayerNorm's output fp32, and a 4-bit product gives back its input's dtype: the stream of such a type is
+    fp32. Some types hand several streams or chosen positions from layer to layer.
+    """
+    rows, stream = rows_of(case.key), float(case.stack.residual_bytes * case.width.hidden)
+    mode = _traced_mode(case, rows)
+    found = sum(weight * row[mode].get("inputs", [[0.0]])[0][0] for row, weight in rows) if rows else 0.0
+    return found if found > stream * (1 + NEXT_TO_NOTHING) else stream
+
+
+def _traced_mode(case: Case, rows: Weighted) -> str:
+    """The precision among those in which this type was traced that is the nearest to the run's."""
+    mode = BASES.get(case.stack.mode, case.stack.mode)
+    return mode if rows and mode in rows[0][0] else "amp"
 
 
 def traced(case: Case) -> bool:
@@ -83,12 +96,12 @@ def traced(case: Case) -> bool:
     if _eager(case) and case.stack.mode not in ("amp", "nf4"):
         # Eager attention was traced in two precisions only, and is 10 % off in another.
         return False
-    return case.key[TYPE] == "llama" or (case.key[TYPE] not in ROUGH and bool(_rows(case.key)))
+    return case.key[TYPE] == "llama" or (case.key[TYPE] not in ROUGH and bool(rows_of(case.key)))
 
 
 def masked(case: Case, rows: int, length: int) -> bool:
     """Whether a mask reaches sdpa: padded rows, packed rows, or rows longer than a sliding window."""
-    rows_of_type = _rows(case.key)
+    rows_of_type = rows_of(case.key)
     window = rows_of_type[0][0]["window"] if rows_of_type else None
     return case.attn == "sdpa" and not _eager(case) and (rows > 1 or case.packing or bool(window and length >= window))
 
@@ -124,7 +137,7 @@ def _rank_bytes(case: Case) -> float:
 
 def _lines(case: Case, quantity: Quantity) -> list[_Line]:
     """The lines of this run: the traced layer's of its type, moved by what its adapters and precision change in a Llama."""
-    rows, widths = _rows(case.key), widths_of(case.width)
+    rows, widths = rows_of(case.key), widths_of(case.width)
     key = _setting(case, quantity)
     here = _llama(key)[quantity]
     if case.stack.experts == "loop" and case.width.expert:
@@ -136,8 +149,7 @@ def _lines(case: Case, quantity: Quantity) -> list[_Line]:
     ]
     if not rows or (_writes_scores(case) and not _eager(case)):
         return as_llama
-    mode = BASES.get(case.stack.mode, case.stack.mode)
-    mode = mode if mode in rows[0][0] else "amp"
+    mode = _traced_mode(case, rows)
     traced_as = f"{mode}/attention/plain" if case.width.expert else f"{mode}/all/plain"
     moved = _bare(_setting(case, quantity, eager=False), quantity, 0, widths) - _bare(traced_as, quantity, 0, widths)
     base = f"{mode}/eager" if _eager(case) else traced_as
@@ -178,11 +190,11 @@ def _bare(key: str, quantity: Quantity, n: int, widths: Any) -> float:
     mode, _, rest = key.partition("/")
     adapters = 0 if mode == "full" else 4 if rest.startswith("attention") else 7
     wide = 4.0 if mode in ("no-amp", "kbit") else 2.0
-    return float(sum(c * w for c, w in zip(line, widths, strict=False)) + line[4] - wide * _table()["rank"] * adapters)
+    return float(sum(c * w for c, w in zip(line, widths, strict=False)) + line[4] - wide * table()["rank"] * adapters)
 
 
 def _llama(key: str) -> Any:
-    return _table()["llama"][key]
+    return table()["llama"][key]
 
 
 def _bare_attention(case: Case, quantity: Quantity) -> float:
@@ -202,7 +214,7 @@ def _norms(case: Case, quantity: Quantity) -> float:
 
 def _eager(case: Case) -> bool:
     """Whether this model type has no attention but eager."""
-    rows = _rows(case.key)
+    rows = rows_of(case.key)
     return bool(rows) and rows[0][0]["attention"] == "eager"
 
 
@@ -227,60 +239,3 @@ def _setting(case: Case, quantity: Quantity, *, eager: bool = True) -> str:
         return "bf16/all/plain" if quantity in ("hump", "hump_kept") else "full/all/plain"
     everywhere = case.all_targets and not case.width.expert
     return f"{mode}/{'all' if everywhere else 'attention'}/{'dropout' if case.dropout else 'plain'}"
-
-
-@cache
-def _table() -> dict[str, Any]:
-    found: dict[str, Any] = read_json("layers.json")
-    types: dict[Any, list[Any]] = {}
-    for row in found["models"]:
-        types.setdefault(row["key"][TYPE], []).append(row)
-    return {**found, "types": types}
-
-
-Weighted = tuple[tuple[Any, float], ...]
-"""Traced models, and how often each one's own part counts."""
-
-
-@cache
-def _rows(key: tuple[str | int | None, ...]) -> Weighted:
-    """The traced model with these dimensions, else those of its type from which its own part is made.
-
-    A Llama of other dimensions needs none: the formula is a Llama's.
-    """
-    alike = [row for row in _table()["types"].get(key[TYPE], ()) if row["key"][KIND] == key[KIND]]
-    rows = sorted(alike, key=lambda row: row["key"][HIDDEN])
-    exact = [row for row in rows if tuple(row["key"]) == key]
-    if exact or not rows or key[TYPE] == "llama":
-        return tuple((row, 1.0) for row in exact[:1])
-    hidden = int(key[HIDDEN] or 0)
-    below = [row for row in rows if row["key"][HIDDEN] <= hidden] or rows[:1]
-    above = [row for row in rows if row["key"][HIDDEN] > hidden] or rows[-1:]
-    low, high = below[-1], above[0]
-    if low is not high and _alike(low, high):
-        if (both := _both(key, low, high)) is not None:
-            return both
-        share = (hidden - low["key"][HIDDEN]) / max(1, high["key"][HIDDEN] - low["key"][HIDDEN])
-        if 0.0 < share < 1.0:
-            return tuple((row, w * hidden / row["key"][HIDDEN]) for row, w in ((low, 1.0 - share), (high, share)))
-    nearest = min((low, high), key=lambda row: abs(row["key"][HIDDEN] - hidden))
-    return ((nearest, hidden / nearest["key"][HIDDEN]),)
-
-
-def _both(key: tuple[str | int | None, ...], low: dict[str, Any], high: dict[str, Any]) -> Weighted | None:
-    """Weights with which two models give this one's hidden width and its heads' widths: what norms of both add is linear."""
-    heads, shared, width = (int(key[place] or 0) for place in (HEADS, HEADS + 1, HEADS + 2))
-    mine = (int(key[HIDDEN] or 0), (heads + shared) * width)
-    a, b = ((row["widths"][0], row["widths"][1] + row["widths"][2]) for row in (low, high))
-    across = a[0] * b[1] - b[0] * a[1]
-    if abs(across) < 0.1 * (a[0] * b[1] + b[0] * a[1]):
-        return None
-    one = (mine[0] * b[1] - b[0] * mine[1]) / across
-    other = (a[0] * mine[1] - mine[0] * a[1]) / across
-    return ((low, one), (high, other)) if max(abs(one), abs(other)) <= FURTHEST else None
-
-
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two rows have the same precisions and lines, so that they can be mixed."""
-    modes = [mode for mode in ("amp", "nf4") if mode in one]
-    return all(mode in other and all(len(one[mode][q]) == len(other[mode][q]) for q in one[mode]) for mode in modes)

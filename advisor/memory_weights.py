@@ -65,8 +65,9 @@ def weights_of(facts: Facts, model: ModelFacts, stack: Stack) -> Weights:
     wide = sum(m.weights for m in model.modules if m.kind == "parameter" or (quantisable(m, stack) and not packed))
     norms = max(0, others - min(others, wide))
     root = roots * stack.embedding_bytes if plain == 2 else roots * plain
-    # prepare_model_for_kbit_training casts every parameter up that is not packed, fused experts among them.
-    upcast = packed and stack.mode.startswith("kbit") and stack.embedding_bytes == 4
+    # prepare_model_for_kbit_training casts every parameter up that is not packed: fused experts, and all of a model whose
+    # own class of linear layer nothing packs.
+    upcast = (four or eight) and stack.mode.startswith("kbit") and stack.embedding_bytes == 4
     unpacked = 4 if upcast else plain
     rest = root + (others - norms) * unpacked + norms * max(plain, stack.norm_bytes)
     matrices, scales = _packed(facts, packed, count, stack)

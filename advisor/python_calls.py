@@ -10,6 +10,7 @@ from typing import Any
 from lora_advise.document import MAX_DEPTH, Config, Entry, Path, Span, Unresolved
 from lora_advise.document_tree import Budget
 from lora_advise.python_classes import field_default
+from lora_advise.python_groups import is_group, options
 from lora_advise.python_lookup import MAX_STEPS, Lookup
 from lora_advise.python_names import (
     AttributeSet,
@@ -20,7 +21,6 @@ from lora_advise.python_names import (
     Place,
     Program,
     dotted_name,
-    keyword_of,
 )
 from lora_advise.python_text import Code
 from lora_advise.python_values import Values, converted
@@ -58,7 +58,6 @@ NAMES = frozenset(
     ]
 )
 """Which calls are settings, by the last part of the name."""
-_ARGUMENT_BASES = ("Config", "Arguments", "Args")
 _WORD = re.compile(r"\w+")
 
 
@@ -67,7 +66,7 @@ class Calls:
 
     def __init__(self, program: Program, code: Code) -> None:
         self.program, self.code = program, code
-        self.options = {option.name: option for option in options(program)}
+        self.options = options(program)
         self.lookup = Lookup(program, self.options)
         self.values = Values(self.lookup, code)
         self.notes: list[str] = []
@@ -77,14 +76,14 @@ class Calls:
         self._labels: dict[int, str] = {}
         self._counts: dict[str, int] = {}
         self._depths: dict[Path, Place] = {}
-        self._groups = {site.node.name for site in program.classes.values() if _is_group(site.node)}
+        self._groups = {site.node.name for site in program.classes.values() if is_group(site.node)}
 
     def config(self, notes: tuple[str, ...] = ()) -> Config:
         """Everything, as one config. Raises LoraAdviseError when there is too much."""
         for option in self.options.values():
             self._option(option)
         for site in self.program.classes.values():
-            if _is_group(site.node):
+            if is_group(site.node):
                 self._class(site)
         for event in self.program.events:
             if isinstance(event, CallSite):
@@ -128,8 +127,8 @@ class Calls:
             if keyword.arg is None:
                 values |= self._spread(label, keyword.value, place)
             else:
-                key = self._key(keyword)
-                values[keyword.arg] = self._put_value((label, keyword.arg), keyword.value, place, key)
+                name_span = self._key(keyword)
+                values[keyword.arg] = self._put_value((label, keyword.arg), keyword.value, place, name_span)
 
     def _callee(self, site: CallSite) -> str | None:
         """How a call that matters is named: the last part, with its class; None for all other calls."""
@@ -273,40 +272,7 @@ class Calls:
             self._entries[path] = self._entries[path]._replace(value=made)
 
 
-def options(program: Program) -> Iterator[Option]:
-    """What ``add_argument`` says; the last of two options with one name counts."""
-    for event in program.events:
-        if isinstance(event, CallSite) and dotted_name(event.call.func)[-1:] == ("add_argument",):
-            flags = [arg for arg in event.call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-            long = next((flag for flag in flags if flag.value.startswith("--")), flags[0] if flags else None)
-            destination = keyword_of(event.call, "dest")
-            if long is None:
-                continue
-            named = (
-                destination.value if isinstance(destination, ast.Constant) else long.value.lstrip("-").replace("-", "_")
-            )
-            kind = (dotted_name(keyword_of(event.call, "type") or long) or ("str",))[-1]
-            yield Option(str(named), long, _default(event), kind)
-
-
-def _default(event: CallSite) -> Found | None:
-    default = keyword_of(event.call, "default")
-    action = keyword_of(event.call, "action")
-    if default is None and isinstance(action, ast.Constant) and action.value in ("store_true", "store_false"):
-        made = ast.copy_location(ast.Constant(action.value == "store_false"), action)
-        return Found(made, event.place)
-    return Found(default, event.place) if default else None
-
-
 def _root(node: ast.expr) -> ast.expr:
     while isinstance(node, ast.Attribute):
         node = node.value
     return node
-
-
-def _is_group(node: ast.ClassDef) -> bool:
-    """Whether a class holds arguments: a dataclass, or a kind of them by its base."""
-    marks = [mark.func if isinstance(mark, ast.Call) else mark for mark in node.decorator_list]
-    if any(dotted_name(mark)[-1:] == ("dataclass",) for mark in marks):
-        return True
-    return any((dotted_name(base) or ("",))[-1].endswith(_ARGUMENT_BASES) for base in node.bases)

@@ -73,7 +73,8 @@ def _parsed(lookup: Lookup, node: ast.expr, place: Place, index: object) -> Scop
     kinds = lookup.follow(listed, parser.place)
     if isinstance(kinds.node, (ast.Tuple, ast.List)):
         inside = isinstance(index, int) and 0 <= index < len(kinds.node.elts)
-        return class_of(lookup, kinds.node.elts[index], kinds.place) if inside else None  # type: ignore[index]
+        kind = kinds.node.elts[index] if inside and isinstance(index, int) else None
+        return class_of(lookup, kind, kinds.place) if kind else None
     return class_of(lookup, kinds.node, kinds.place) if index == 0 else None
 
 

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 MAX_HOPS = 40
 """Steps from a name to what it stands for."""
+MAX_MOMENTS = 100_000
+"""Statements, bindings and calls of a program."""
 Kind = Literal["value", "part", "unknown", "import", "class", "parameter", "item", "attribute"]
 _CHANGING = frozenset(
     [
@@ -28,6 +30,10 @@ _CHANGING = frozenset(
     ]
 )
 """Methods after which a list, dict or set is no longer what was written; ``update`` is read."""
+
+
+class TooLarge(Exception):  # noqa: N818 - it never leaves the readers
+    """More statements and calls than any script has."""
 
 
 class Scope:
@@ -141,8 +147,10 @@ class Program:
         self._clock = 0
 
     def tick(self) -> int:
-        """The next moment."""
+        """The next moment. Raises TooLarge when there have been too many."""
         self._clock += 1
+        if self._clock > MAX_MOMENTS:
+            raise TooLarge
         return self._clock
 
     def bind(self, name: str, kind: Kind, place: Place, node: ast.expr | None = None, **more: object) -> None:
@@ -190,8 +198,8 @@ class Program:
         root = target.value
         if isinstance(root, ast.Name):
             self.bind(root.id, "item" if value else "unknown", place, value, key=target.slice)
-        elif isinstance(root, ast.Attribute) and root.attr == "environ" and value and _text(target.slice):
-            self.environment.append((_text(target.slice), value, place._replace(at=self.tick())))
+        elif isinstance(root, ast.Attribute) and root.attr == "environ" and value and written_text(target.slice):
+            self.environment.append((written_text(target.slice), value, place._replace(at=self.tick())))
         else:
             while isinstance(root, (ast.Subscript, ast.Attribute)):
                 root = root.value
@@ -267,5 +275,6 @@ def parameters(function: Function | ast.Lambda) -> Iterable[Parameter]:
             yield Parameter(name, star.arg, -1, None, None)
 
 
-def _text(node: ast.expr) -> str:
+def written_text(node: ast.expr) -> str:
+    """What a literal says; empty for all other expressions."""
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""

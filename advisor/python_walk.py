@@ -8,6 +8,8 @@ from typing import Any
 
 from lora_advise.python_names import ClassSite, Function, Place, Program, Scope, parameters
 
+_LEAVES = (ast.JoinedStr, ast.Constant, ast.Name, ast.expr_context, ast.operator)
+"""Without calls in them; places inside f-strings are not exact before Python 3.12."""
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -24,6 +26,7 @@ class Walk:
 
     def _body(self, statements: Iterable[ast.stmt], place: Place) -> None:
         for statement in statements:
+            self.program.tick()
             step = _STEPS.get(type(statement))
             if step:
                 step(self, statement, place)
@@ -36,11 +39,11 @@ class Walk:
                 self._expression(child, place)
 
     def _expression(self, root: ast.expr, place: Place) -> None:
-        """Calls and ``:=`` below a node, in the order of the text. Places inside f-strings are not exact before Python 3.12."""
+        """Calls and ``:=`` below a node, in the order of the text."""
         stack: list[tuple[ast.AST, Place]] = [(root, place)]
         while stack:
             node, here = stack.pop()
-            if isinstance(node, ast.JoinedStr):
+            if isinstance(node, _LEAVES):
                 continue
             if isinstance(node, ast.Call):
                 self.program.call(node, here)

@@ -22,6 +22,8 @@ class Piece(NamedTuple):
     known: bool = True
     via: tuple[int, int] | None = None
     """Where the literal stands when a variable's name is written here."""
+    splits: bool = False
+    """Whether blanks in it separate arguments: the text of a variable without quotes."""
 
 
 class Field(NamedTuple):
@@ -90,15 +92,15 @@ def field_of(pieces: tuple[Piece, ...], many: bool = False) -> Field:
 
 def arguments_in(field: Field) -> list[Field]:
     """The arguments of a string that is run as a command, without regard to quotes within it."""
-    return split([piece._replace(quoted=False) for piece in field.pieces], many=False)
+    return split([piece._replace(quoted=False, splits=True) for piece in field.pieces], many=False)
 
 
 def split(pieces: list[Piece], *, many: bool) -> list[Field]:
-    """The arguments in the text of a variable that stands without quotes; ``many``: nothing is known of it."""
+    """The arguments that these pieces make; ``many``: they are a variable of which nothing may be known."""
     fields: list[Field] = []
     current: list[Piece] = []
     for piece in pieces:
-        if piece.quoted or not piece.known:
+        if not piece.splits or not piece.known:
             current.append(piece)
             continue
         for found in re.finditer(r"\s+|\S+", piece.text):

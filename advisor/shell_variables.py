@@ -9,7 +9,7 @@ import re
 
 from lora_advise.document import MAX_BYTES, MAX_DEPTH
 from lora_advise.document_places import Places
-from lora_advise.shell_fields import ASSIGNMENT, FLAG, UNKNOWN, Field, Piece, Value, split
+from lora_advise.shell_fields import ASSIGNMENT, FLAG, UNKNOWN, Field, Piece, Value, arguments_in, split
 from lora_advise.shell_tokens import Part, Word
 
 _LONGEST = 2**16
@@ -121,7 +121,10 @@ class Variables:
             return name, Value((), word.start, word.end, (*old, *new))
         rest = Part("text", head.text[skipped:], head.start + skipped, head.end)
         parts = (rest, *word.parts[1:]) if rest.text else word.parts[1:]
-        pieces = (*(before.pieces if before else ()), *(p._replace(quoted=False) for p in self._pieces(parts)))
+        pieces = (
+            *(before.pieces if before else ()),
+            *(p._replace(quoted=False, splits=False) for p in self._pieces(parts)),
+        )
         size = sum(len(piece.text) + 1 for piece in pieces)
         self.spend(size, word.start)
         return name, Value(pieces, rest.start, word.end) if size <= _LONGEST else UNKNOWN
@@ -142,12 +145,14 @@ class Variables:
         """The arguments that a word becomes: one, or as many as an unquoted variable or a list holds."""
         part = word.parts[0] if len(word.parts) == 1 else None
         if part is None or part.kind not in ("variable", "list") or word.items is not None:
-            return [Field(tuple(self._pieces(word.parts)), word.start, word.end)]
+            pieces = self._pieces(word.parts)
+            fields = split(pieces, many=False) if any(piece.splits for piece in pieces) else []
+            return fields if len(fields) > 1 else [Field(tuple(pieces), word.start, word.end)] if pieces else []
         if part.kind == "list":
             held = self._values.get(part.text)
             if held is not None and held.items is not None:
                 self.spend(sum(field.end - field.start + 1 for field in held.items), word.start)
-                return list(held.items)
+                return list(held.items) if part.quoted else [one for item in held.items for one in _apart(item)]
             return [Field((Piece("", word.start, word.end, known=False),), word.start, word.end, None, True, True)]
         pieces = self._variable(part)
         if not part.quoted:
@@ -178,7 +183,9 @@ class Variables:
             return [unknown]
         empty = value is not None and not value.pieces and operator.startswith(":")
         if operator.endswith("+"):
-            return [unknown] if value is None else [] if empty else self._pieces(part.default)
+            return (
+                [unknown] if value is None else [] if empty else _standing(part, self._pieces(part.default), None, self)
+            )
         if value is not None and not empty:
             return _standing(part, list(value.pieces), (value.start, value.end), self)
         if not operator or operator.endswith("?"):
@@ -186,16 +193,27 @@ class Variables:
         pieces = self._pieces(part.default)
         place = (pieces[0].start, pieces[-1].end) if pieces else (part.start, part.end)
         if operator.endswith("="):
-            self.set(part.text, Value(tuple(p._replace(quoted=False) for p in pieces), *place))
+            self.set(part.text, Value(tuple(p._replace(quoted=False, splits=False) for p in pieces), *place))
         return _standing(part, pieces, place, self)
 
 
-def _standing(part: Part, pieces: list[Piece], place: tuple[int, int], variables: Variables) -> list[Piece]:
+def _standing(part: Part, pieces: list[Piece], place: tuple[int, int] | None, variables: Variables) -> list[Piece]:
     """One word stands where the variable's name does; a text of several, or a flag, where it was written."""
     text = "".join(piece.text for piece in pieces)
     variables.spend(len(text) + len(pieces), part.start)
+    if part.quoted and not pieces:
+        return [Piece("", part.start, part.end, quoted=True)]
     if not pieces or any(c.isspace() for c in text) or FLAG.match(text):
-        return pieces
+        return [
+            piece._replace(quoted=part.quoted or piece.quoted, splits=not (part.quoted or piece.quoted))
+            for piece in pieces
+        ]
     via = (pieces[0].via or place) if len(pieces) == 1 else place
     known = all(piece.known for piece in pieces)
     return [Piece(text if known else "", part.start, part.end, False, part.quoted, known, via if known else None)]
+
+
+def _apart(item: Field) -> list[Field]:
+    """An item of a list that stands without quotes: blanks in it separate arguments."""
+    fields = arguments_in(item)
+    return fields if len(fields) != 1 else [item]

@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from lora_advise.facts import ModelFacts
 
+_DEFAULTS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("q_proj", "v_proj"): (
+        "bart", "opt", "gptj", "gpt_neo", "llama", "llama4", "mistral", "mixtral", "stablelm", "gemma", "gemma2",
+        "gemma3_text", "qwen2", "qwen3",
+    ),
+    ("query", "value"): ("bert", "roberta", "xlm-roberta", "electra", "layoutlm"),
+    ("query_key_value",): ("bloom", "gpt_neox", "chatglm", "falcon", "RefinedWeb", "RefinedWebModel"),
+    ("q", "v"): ("t5", "mt5"), ("c_attn",): ("gpt2", "gpt_bigcode"), ("Wqkv",): ("mpt",), ("qkv_proj",): ("codegen",),
+    ("q_proj", "v_proj", "fc1", "fc2"): ("phi",), ("query_proj", "value_proj"): ("deberta-v2",), ("in_proj",): ("deberta",),
+    ("q_proj", "k_proj", "v_proj", "o_proj"): ("nemotron_h",),
+}  # fmt: skip
+"""peft 0.21.2, ``TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING``, turned round: what it adapts when no module is named."""
 _ENDS = ("embedding", "lm_head", "head", "vision", "audio", "projector")
 
 
@@ -15,3 +27,10 @@ def every_linear_but_experts(model: ModelFacts | None) -> tuple[str, ...] | str:
     if model is None or not model.num_experts:
         return "all-linear"
     return tuple(sorted({m.name for m in model.modules if m.kind == "linear" and m.role not in _ENDS}))
+
+
+def peft_default(model: ModelFacts | None) -> tuple[str, ...] | None:
+    """The modules that PEFT adapts when none is named; None where the model is not known or PEFT refuses to choose."""
+    if model is None:
+        return None
+    return next((names for names, kinds in _DEFAULTS.items() if model.model_type in kinds), None)

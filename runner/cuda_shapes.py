@@ -167,6 +167,31 @@ class _Dropout(torch.autograd.Function):  # type: ignore[misc]
         return torch.empty_like(grads[0])
 
 
+def grouped(rows: torch.Tensor, experts: torch.Tensor, *how: Any, **named: Any) -> torch.Tensor:
+    """grouped_mm in fp32, which CUDA computes expert by expert into one result and torch's meta kernel refuses."""
+    if rows.dtype in HALF:
+        kernel: torch.Tensor = torch._grouped_mm(rows, experts, *how, **named)
+        return kernel
+    out: torch.Tensor = _Grouped.apply(rows, experts)
+    return out
+
+
+class _Grouped(torch.autograd.Function):  # type: ignore[misc]
+    """Shapes of torch ``GroupedMMUtils.h``: (rows, in) by (experts, in, out); frozen experts keep no rows for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, experts: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, experts)
+        ctx.width = rows.shape[-1]
+        return rows.new_empty(rows.shape[0], experts.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        _, experts = ctx.saved_tensors
+        made = grads[0].new_empty(grads[0].shape[0], ctx.width) if ctx.needs_input_grad[0] else None
+        return made, torch.empty_like(experts) if ctx.needs_input_grad[1] else None
+
+
 def flash(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None,
     **_: Any,
@@ -207,4 +232,7 @@ _RAISED = (
 """Operators that autocast runs in fp32 (the same file, AT_FORALL_FP32 and its relatives)."""
 _SUMS = _named(torch, "sum") | _named(torch.Tensor, "sum")
 """Sums, which autocast gives an fp32 result without a copy of the input."""
-_STAND_INS: dict[Any, Any] = {F.scaled_dot_product_attention: attention, F.dropout: dropout, torch.dropout: dropout}
+_STAND_INS: dict[Any, Any] = {
+    F.scaled_dot_product_attention: attention, F.dropout: dropout, torch.dropout: dropout,
+    **dict.fromkeys(_named(torch, "_grouped_mm"), grouped),
+}  # fmt: skip

@@ -14,6 +14,8 @@ from lora_advise.runner.rehearsal_depth import Depths, depths_of
 from lora_advise.runner.rehearsal_step import Traced, trace
 from lora_advise.runner.rehearse import WALKERS
 
+MEASURED = (*QUANTITIES, "inputs")
+"""And what checkpointing keeps of a layer."""
 STATIC = ("weights", "adapters", "optimizer", "gradients")
 SCORES_SMALL, SCORES_LARGE = (256, 512), (4096, 8192)
 """Pairs of lengths at which the MLP, and at which attention scores decide the highest moment."""
@@ -91,7 +93,6 @@ def measure(
 ) -> dict[str, float]:
     """The quantities of one layer for that many rows of that length, in bytes."""
     half, found = MODES[setting.mode][2], dict[str, float]()
-    inputs = _residual(setting) * model.hidden_size * length * rows * plan.layers
     for checkpointing in (True, False):
         facts = run(model, setting, length, rows=rows, checkpointing=checkpointing)
         depths = _depths(plan, facts)
@@ -99,6 +100,8 @@ def measure(
         peaks = [{name: _above(peak) for name, peak in depths.grouped(t).items()} for t in traces]
         at = _line(traces, peaks, plan.layers)
         if checkpointing:
+            found["inputs"] = _inputs(traces, peaks) or _residual(setting) * model.hidden_size * length * rows
+            inputs = found["inputs"] * plan.layers
             found["hump"] = max(at[n] for n in at if n.startswith("backward")) - inputs
             found["forward"] = at["forward"] - inputs
             found["evaluation"] = at["evaluation"]
@@ -113,6 +116,14 @@ def measure(
         whole = plan.layers if name in ("forward", "evaluation") else name in ("kept", "hump")
         found[name] -= whole * copies / plan.layers
     return found
+
+
+def _inputs(traces: list[Traced], peaks: list[dict[str, float]]) -> float:
+    """What checkpointing keeps of one more layer, as the backward pass finds it; 0 where one depth was traced."""
+    if len(traces) == 1:
+        return 0.0
+    last = "backward, last layers"
+    return (peaks[-1][last] - peaks[0][last]) / (traces[-1].depth - traces[0].depth)
 
 
 _KNOWN: dict[tuple[str, str, bool], Depths] = {}
@@ -156,7 +167,7 @@ def lines(plan: Blueprint, model: ModelFacts, setting: Setting) -> dict[str, lis
     positions = model.max_position_embeddings or LENGTH
     length = min(SHORT if model.model_type in WALKS else LENGTH, (window(plan) or 2 * LENGTH) // 2, positions)
     matrix = _unpacked(run(model, setting, length), model)
-    found: dict[str, list[Line]] = {name: [] for name in QUANTITIES}
+    found: dict[str, list[Line]] = {name: [] for name in MEASURED}
     if _writes_scores(plan, model, setting):
         most = model.max_position_embeddings or SCORES_LARGE[1]
         for lengths in (SCORES_SMALL, tuple(min(n, most * n // SCORES_LARGE[1]) for n in SCORES_LARGE)):
@@ -164,15 +175,15 @@ def lines(plan: Blueprint, model: ModelFacts, setting: Setting) -> dict[str, lis
                 found[name].append(line)
     elif not matrix:
         at = _point(plan, model, setting, length, matrix)
-        return {name: [(round(at.values[name] / at.tokens, 1), 0.0, 0)] for name in QUANTITIES}
+        return {name: [(round(at.values[name] / at.tokens, 1), 0.0, 0)] for name in MEASURED}
     else:
         few, more = (_point(plan, model, setting, length, matrix, times=n) for n in (1, 2))
-        for name in QUANTITIES:
+        for name in MEASURED:
             found[name].append((round((more.values[name] - few.values[name]) / (more.tokens - few.tokens), 1), 0.0, 0))
     if matrix:
         short = min(length, SCORES_SMALL[1]) if _writes_scores(plan, model, setting) else length
         small = measure(plan, model, setting, short, length // short, padded=False)
-        for name in QUANTITIES:
+        for name in MEASURED:
             above = small[name] - UNPACKED.get(name, 0) * matrix
             found[name].append((round(above / length - found[name][0][1] * short, 1), found[name][0][1], 1))
     return found
@@ -201,7 +212,7 @@ def _point(plan: Blueprint, model: ModelFacts, setting: Setting, length: int, ma
 
 def _through(low: Point, high: Point) -> dict[str, Line]:
     found: dict[str, Line] = {}
-    for name in QUANTITIES:
+    for name in MEASURED:
         a, b = low.values[name] / low.tokens, high.values[name] / high.tokens
         square = (b - a) / (high.length - low.length)
         found[name] = (round(b - square * high.length, 1), round(square, 2), 0)

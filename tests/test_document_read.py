@@ -27,7 +27,7 @@ NOTEBOOK = json.dumps(
 )  # fmt: skip
 EXAMPLES = {
     "yaml": ["lora_r: 8\n", "# swift sft --x 1\n- a: 1\n", "", "words", "\n  a: 1\n  b: |\n    import x\n", "{a: 1}", "'r' : 8", "a:\r\n  b: 1"],
-    "json": ['{"r": 8}', "[]", "{", '// words\n{"r": 8}', "\n [1]", '{"cells": 3}', "{}"],
+    "json": ['{"r": 8}', "[]", "{", '// words\n{"r": 8}', '\n ["a"]', '{"cells": 3}', "{}"],
     "python": ["import torch\n", "from peft import LoraConfig", "x = LoraConfig(r=8)\n", "#!/usr/bin/env python3\nx\n",
                '"""Usage:\n  python x.py --lr 1\n"""\nimport os\n', "# -*- coding: utf-8 -*-\n\n@dataclass\nclass A:\n  r: int = 8\n"],
     "shell": ["swift sft \\\n  --lora_rank 8\n", "#!/bin/bash\na: b\n", "export A=1\n", "LR=2e-4\npython train.py --lr $LR\n",

@@ -71,6 +71,11 @@ def test_rules_import_only_nouns_and_arithmetic() -> None:
         "rules",
         "curve",
         "tasks",
+        "reading",
+        "document",
+        "sheet",
+        "dialect",
+        "suppressions",
     }
     for path in (ROOT / "rules").glob("*.py"):
         for name in imports(path, top_level=False):
