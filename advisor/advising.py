@@ -196,6 +196,17 @@ def _placeholder() -> HardwareFacts:
     return HardwareFacts(name="24 GB card", memory_gib=24.0)
 
 
+def local_or_assumed(count: int = 1) -> tuple[HardwareFacts, str]:
+    """The device of this machine, else a card of 24 GB, so often; and the sentence that says so."""
+    from lora_advise.local_gpu import probe
+
+    found = probe()
+    if found is not None:
+        return found, f"No device is named; {found.name} of this machine is taken."
+    card = _placeholder().changed({"count": count})
+    return card, f"No device is named and this machine has none: {count} x {card.name} is assumed; --gpu says which it is."
+
+
 def memory_table(facts: Facts, known: bool) -> tuple[MemoryVerdict, ...]:
     """Every method on the chosen device, the plan's first; with no device known also the usual card sizes."""
     from lora_advise.hardware_choice import ladder, methods_on

@@ -14,6 +14,7 @@ COMMANDS: dict[str, str] = {
     "lint": "judge the configs of any trainer, before they run",
     "memory": "predict the peak memory of a run: parts, verdict, ways out, other stacks, a sweep",
     "doctor": "check this machine: versions, devices, disk, the calibration, what stops a command",
+    "diff": "say what changed between two configs in effective terms",
     "rule": "explain a rule of the linter",
     "models": "list the models of the catalogue",
     "gpus": "list the GPUs of the catalogue",
@@ -157,7 +158,7 @@ def command_parser(name: str) -> Parser:
     elif name == "lint":
         _lint(parser)
     elif name == "memory":
-        add("plan", nargs="?", metavar="PLAN", help="a plan file; without one, the question's flags")
+        add("plan", nargs="?", metavar="FILE", help="a plan, or any trainer's config; without one, the question's flags")
         add("--exact", action="store_true", help="rehearse the step with the installed libraries, without a device")
         add("--full-depth", action="store_true", help="the same with every layer, instead of a line through two depths")
         add(
@@ -173,6 +174,14 @@ def command_parser(name: str) -> Parser:
         _question(parser)
         _overrides(parser)
         parser.set_defaults(run=False, compare_guides=False)
+    elif name == "diff":
+        add("first", metavar="A", help="a config of any trainer, or a plan")
+        add("second", metavar="B", help="another, of the same or of another trainer")
+        add("--gpu", metavar="G", help="the device, for the memory of both")
+        add("--model", metavar="M", help="the model, where the files do not say it")
+        add("--examples", metavar="N", help="number of training examples, for steps")
+        add("--format", choices=("text", "markdown", "json"), default="text")
+        add("--exit-code", action="store_true", help="exit 1 where they differ")
     elif name == "doctor":
         add("--format", choices=("text", "json"), default="text")
     elif name == "rule":
@@ -243,6 +252,7 @@ _EXAMPLES = {
     "diagnose": "lora-advise diagnose outputs/checkpoint-500/trainer_state.json",
     "lint": "lora-advise lint configs/ train.sh --gpu RTX4090",
     "memory": "lora-advise memory --model 8B --method qlora --gpu RTX4090 --grid seq=1024,2048,4096 batch=1,2,4",
+    "diff": "lora-advise diff old.yaml new.yaml --gpu RTX4090",
     "doctor": "lora-advise doctor --format json",
     "rule": "lora-advise rule scale-times-rate-diverges",
     "models": "lora-advise models qwen3",

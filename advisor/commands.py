@@ -19,7 +19,7 @@ def run_command(name: str, args: Namespace) -> int:
     """Run one command by name."""
     return {
         "run": _run, "diagnose": _diagnose, "lint": _lint, "memory": _memory, "rule": _rule, "models": _models, "gpus": _gpus,
-        "tasks": _tasks, "source": _source, "schema": _schema, "completion": _completion, "doctor": _doctor,
+        "tasks": _tasks, "diff": _diff, "source": _source, "schema": _schema, "completion": _completion, "doctor": _doctor,
     }[name](args)  # fmt: skip
 
 
@@ -74,6 +74,7 @@ def _lint(args: Namespace) -> int:
 
 def _memory(args: Namespace) -> int:
     from lora_advise.cli import console, hand_over, price_of
+    from lora_advise.config_facts import known_facts
     from lora_advise.memory_report import forecast, parse_grid
     from lora_advise.report_forecast import markdown, print_forecast, render
     from lora_advise.section import to_json
@@ -82,7 +83,8 @@ def _memory(args: Namespace) -> int:
     facts, assumed = _planned(args) if args.plan else _asked(args)
     if args.versions:
         facts = _with_versions(facts, args.versions)
-    report = forecast(facts, axes, assumed, price_of(args))
+    with known_facts(args.plan or "the question"):
+        report = forecast(facts, axes, assumed, price_of(args))
     if args.exact or args.full_depth:
         require_training("memory --exact")
         from lora_advise.runner.rehearse import rehearse
@@ -119,27 +121,48 @@ def _asked(args: Namespace) -> tuple[Facts, tuple[str, ...]]:
 
 
 def _planned(args: Namespace) -> tuple[Facts, tuple[str, ...]]:
-    """The facts of a plan file, with the device and the settings that the flags put in their place."""
-    from lora_advise.advising import named_hardware
+    """The facts of a plan or of a trainer's config, with the device and settings that the flags put in their place."""
+    from lora_advise.advising import local_or_assumed, named_hardware
     from lora_advise.cli import overrides_of
+    from lora_advise.config_facts import known_facts, reading_of
+    from lora_advise.lint_given import given_sections
     from lora_advise.memory import with_method
     from lora_advise.memory_report import with_evaluation
     from lora_advise.memory_ways_out import apply
-    from lora_advise.plan_file import read_plan
 
-    for flag in ("model", "task", "data", "eval_data", "examples", "tokens_per_example", "completion_tokens"):
-        if getattr(args, flag) is not None:
-            raise LoraAdviseError(f"--{flag.replace('_', '-')} belongs to a question; {args.plan} says it already.")
-    facts, values = read_plan(Path(args.plan)).facts, overrides_of(args)
+    given = given_sections(model=args.model, task=args.task)
+    reading = reading_of(args.plan, given)
+    facts, values, said = reading.facts, overrides_of(args), list(reading.notes)
+    if reading.dialect.name == "plan":
+        for flag in ("model", "task", "data", "eval_data", "examples", "tokens_per_example", "completion_tokens"):
+            if getattr(args, flag) is not None:
+                raise LoraAdviseError(f"--{flag.replace('_', '-')} belongs to a question; {args.plan} says it already.")
+    if facts.model is None:
+        raise LoraAdviseError(f"{args.plan}: the model is not known from the file; give --model.")
     if "effective_batch" in values:
-        raise LoraAdviseError("--batch: memory depends on the micro-batch; give --micro-batch with a plan.")
+        raise LoraAdviseError("--batch: memory depends on the micro-batch; give --micro-batch with a file.")
     if method := values.pop("method", None):
         facts = with_method(facts, method)
     if hardware := named_hardware(args.gpu, args.gpus):
         values["hardware"] = hardware
+    elif facts.hardware is None or "memory_gib" not in vars(facts.hardware):
+        count = vars(facts.hardware).get("count", 1) if facts.hardware else 1
+        values["hardware"], words = local_or_assumed(count)
+        said.append(words)
     if args.framework:
         values["stack.framework"] = args.framework
-    return apply(facts, with_evaluation(facts, values)), ()
+    with known_facts(args.plan):
+        return apply(facts, with_evaluation(facts, values)), tuple(said)
+
+
+def _diff(args: Namespace) -> int:
+    from lora_advise.cli import hand_over
+    from lora_advise.config_diff import compare, render
+    from lora_advise.lint_given import given_sections
+
+    found = compare(args.first, args.second, given_sections(gpu=args.gpu, model=args.model, examples=args.examples))
+    hand_over(render(found, args.format), None)
+    return 1 if found.rows and args.exit_code else 0
 
 
 def _rule(args: Namespace) -> int:

@@ -10,7 +10,11 @@ from lora_advise.document import Config
 from lora_advise.errors import LoraAdviseError
 
 _MODULES = {
+    "plan": ("dialect_plan", "PLAN"),
     "axolotl": ("dialect_axolotl", "AXOLOTL"),
+    "llamafactory": ("dialect_llamafactory", "LLAMAFACTORY"),
+    "trl": ("dialect_trl", "TRL"),
+    "hf": ("dialect_arguments", "HF"),
 }
 """Each dialect's module, in the order in which they are asked; the earlier wins a draw."""
 

@@ -110,7 +110,11 @@ def readings_of(document: Document, wanted: Wanted) -> list[tuple[int, Reading]]
     found = []
     for number, config in enumerate(document.configs):
         kind: Dialect | None = dialect(wanted.dialect) if wanted.dialect else recognise(config)
-        if kind is not None and config.entries:
+        if kind is not None and kind.name == "plan":
+            from lora_advise.dialect_plan import read_plan_document
+
+            found.append((number, read_plan_document(document, config, wanted.given)))
+        elif kind is not None and config.entries:
             found.append((number, read_config(kind, config, wanted.versions, wanted.given, document.name)))
     return found
 

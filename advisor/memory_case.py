@@ -6,12 +6,16 @@ from typing import NamedTuple
 
 from lora_advise.adapters import saved_params, targets, trainable_params
 from lora_advise.errors import LoraAdviseError
-from lora_advise.facts import Facts, Method, ModelFacts, TrainFacts
+from lora_advise.facts import Facts, LoraFacts, Method, ModelFacts, TrainFacts
 from lora_advise.memory_stack import Stack, stack_of
 from lora_advise.memory_weights import Weights, state_bytes, step_temporary, weights_of
 
 PAIRED = ("dpo", "orpo", "simpo", "reward")
 """Trainers that run the chosen and the rejected answer as one batch of twice the size."""
+
+
+TOWERS = ("vision", "audio", "projector")
+"""Roles of modules beside the language model."""
 
 
 class Width(NamedTuple):
@@ -58,6 +62,8 @@ class Case(NamedTuple):
     dropout: bool
     all_targets: bool
     """Whether the MLP has adapters."""
+    mlp_targets: bool
+    """Whether its linear layers have: a dense MLP's or a shared expert's, not fused experts."""
     attention_targets: bool
     """Whether attention has."""
     merged: int
@@ -104,10 +110,7 @@ def case_of(facts: Facts, stack: Stack | None = None) -> Case:
         stack=stack,
         width=width_of(model),
         key=layer_key(model),
-        ranks=sum(lora.r * t.module.count for t in chosen if t.module.kind == "linear")
-        / max(1, model.num_hidden_layers)
-        if lora
-        else 0.0,
+        ranks=ranks_of(model, lora) if lora else 0.0,
         weights=weights_of(facts, model, stack),
         adapters=adapters,
         saved=saved,
@@ -119,6 +122,7 @@ def case_of(facts: Facts, stack: Stack | None = None) -> Case:
         saved_temporary=step_temporary(train.optim, wide),
         dropout=lora is not None and lora.lora_dropout > 0,
         all_targets=any(t.module.role in ("mlp", "expert", "shared_expert") for t in chosen),
+        mlp_targets=any(t.module.role in ("mlp", "shared_expert") and t.module.kind == "linear" for t in chosen),
         attention_targets=any(t.module.role in ("attention", "mixer") for t in chosen),
         merged=sum(merged),
         merged_kept=merged[0],
@@ -153,6 +157,12 @@ def length_of(facts: Facts, train: TrainFacts) -> int:
     if data is not None and data.max_tokens and not train.packing:
         return max(1, min(length, data.max_tokens))
     return length
+
+
+def ranks_of(model: ModelFacts, lora: LoraFacts) -> float:
+    """Ranks of the adapters of one layer of the language model, added up: adapters in a tower see no tokens of text."""
+    inside = (t.module for t in targets(model, lora) if t.module.kind == "linear" and t.module.role not in TOWERS)
+    return sum(lora.r * module.count for module in inside) / max(1, model.num_hidden_layers)
 
 
 def layer_key(model: ModelFacts) -> tuple[str | int | None, ...]:

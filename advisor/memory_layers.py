@@ -45,7 +45,7 @@ class _Line(NamedTuple):
 def layer_size(case: Case, quantity: Quantity, rows: int, length: int) -> Size:
     """That quantity of one layer for these rows, its adapters' rank and its attention's masks included."""
     tokens, entries = rows * length, rows * length * length
-    extra = _rank_bytes(case) * tokens + _mask_bytes(case, quantity, rows, length)
+    extra = (_rank_bytes(case) + _beside_experts(case, quantity)) * tokens + _mask_bytes(case, quantity, rows, length)
     matrix = case.weights.dequant * UNPACKED.get(quantity, 0.0)
     sizes = [
         Size(line.token * tokens + line.square * entries + extra, matrix if line.matrix else 0.0)
@@ -133,6 +133,24 @@ def _writes_scores(case: Case) -> bool:
 def _rank_bytes(case: Case) -> float:
     """Bytes per token of the products with A, which B's gradient needs: fp32 where nothing casts the adapters down."""
     return (4.0 if case.stack.mode in ("no-amp", "kbit") else 2.0) * case.ranks
+
+
+def _beside_experts(case: Case, quantity: Quantity) -> float:
+    """Bytes per token that adapters beside attention keep in a mixture, which was traced with adapters on attention alone.
+
+    A fused expert with adapters is a trained weight: its gradient needs the gathered input and the inner product of every
+    chosen expert. A shared expert's or a dense layer's adapters keep what they keep in a Llama of that width.
+    """
+    width = case.width
+    if not width.expert or quantity not in ("kept", "hump"):
+        return 0.0
+    kept = 2.0 * width.chosen * (width.hidden + width.expert) if case.merged_kept else 0.0
+    if case.mlp_targets and case.method != "full":
+        dense = (width.hidden, width.attention, width.kv, width.dense)
+        drop = "dropout" if case.dropout else "plain"
+        everywhere, alone = (_bare(f"{case.stack.mode}/{t}/{drop}", "kept", 0, dense) for t in ("all", "attention"))
+        return kept + everywhere - alone
+    return kept + (2.0 * width.hidden if kept else 0.0)
 
 
 def _lines(case: Case, quantity: Quantity) -> list[_Line]:

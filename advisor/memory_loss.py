@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lora_advise.facts import GIB
 from lora_advise.memory_case import Case
+from lora_advise.memory_traced import TYPE
 
 TILE = 32_768
 """Vocabulary entries that TRL 1.16 scores at a time (``_CHUNKED_LOGPROB_CHUNK_SIZE``)."""
@@ -18,6 +19,10 @@ backward pass two gradients of it exist besides (8 B); read in ``cross_entropy_l
 ADAPTIVE = 4 * GIB
 """Unsloth sizes its chunks so that their fp32 logits stay below this, and below half of the free memory
 (``fused_losses/cross_entropy_loss.py``)."""
+
+
+SOFTCAPPED = ("gemma2", "gemma3n", "gemma3n_text", "recurrent_gemma")
+"""Model types that cap their logits with a tanh (``final_logit_softcapping``), whose 16-bit result the backward pass needs."""
 
 
 def loss_bytes(case: Case, tokens: int) -> float:
@@ -44,7 +49,8 @@ def loss_bytes(case: Case, tokens: int) -> float:
         # Compiled: 16-bit logits of a chunk and their gradient, and the gradient of the hidden states.
         return min(4 * vocab * tokens, ADAPTIVE) + 2 * hidden * tokens + 2 * case.head_trained
     # The peak comes before the gradient of a trained head exists: in the forward loss, or in the log-softmax behind it.
-    return case.stack.logit_bytes * vocab * tokens + _head_copy(case)
+    capped = 2 if case.key[TYPE] in SOFTCAPPED else 0
+    return (case.stack.logit_bytes + capped) * vocab * tokens + _head_copy(case)
 
 
 def _head_copy(case: Case) -> int:

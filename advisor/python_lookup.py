@@ -18,7 +18,6 @@ from lora_advise.python_names import (
     Program,
     dotted_name,
     keyword_of,
-    update_items,
 )
 
 MAX_STEPS = 200_000
@@ -163,7 +162,7 @@ class Lookup:
         if isinstance(node, ast.Dict):
             return self._literal(node, place, hops)
         if isinstance(node, ast.Call):
-            return self._dict_call(node, place)
+            return self._dict_call(node, place, hops)
         found = self.definition(node, place)
         items = self.mapping(found.node, found.place, hops + 1) if found else None
         since = self.binding(node.id, place)[1] if isinstance(node, ast.Name) else []
@@ -193,12 +192,20 @@ class Lookup:
             items[name] = Item(key, Found(value, place))
         return items
 
-    def _dict_call(self, node: ast.Call, place: Place) -> dict[str, Item] | None:
+    def _dict_call(self, node: ast.Call, place: Place, hops: int) -> dict[str, Item] | None:
         if not is_dict(node) or self.binding("dict", place)[0]:
             return None
-        items = update_items(node)
-        named = {constant_key(key): Item(key, Found(value, place)) for key, value in items or ()}
-        return None if items is None or None in named else {str(name): item for name, item in named.items()}
+        items: dict[str, Item] = {}
+        for argument in (*node.args, *node.keywords):
+            if isinstance(argument, ast.keyword) and argument.arg:
+                items[argument.arg] = Item(argument, Found(argument.value, place))
+                continue
+            inner = argument.value if isinstance(argument, ast.keyword) else argument
+            more = self.mapping(inner, place, hops + 1)
+            if more is None:
+                return None
+            items |= more
+        return items
 
 
 def constant_key(key: object) -> str | None:

@@ -39,7 +39,7 @@ def passes_without_evaluation(task: TaskFacts, train: TrainFacts, facts: Facts) 
     yield Hit(
         f"{train.num_train_epochs:g} passes without evaluation: overfitting would stay unseen. Hold out 5 % and "
         f"evaluate every {every} steps.",
-        ("train.eval_strategy",),
+        ("train.num_train_epochs", "train.eval_strategy"),
         (Change("train.eval_strategy", "steps"), Change("train.eval_steps", every), Change("train.eval_share", 0.05)),
     )
 

@@ -17,6 +17,7 @@ from lora_advise.facts import (
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.plan import MemoryVerdict
 from lora_advise.rule import rule
+from lora_advise.unknown import unknown_fields
 from lora_advise.section import Section, stated
 
 
@@ -104,11 +105,12 @@ def checkpointing_off_on_long_batch(train: TrainFacts, facts: Facts) -> Iterator
     Known problems: when the device is known the forecast decides instead.
     """
     tokens = train.per_device_train_batch_size * train.max_length
-    if facts.hardware is None and not train.activation_checkpointing and tokens > 8192:
+    named = facts.hardware is not None and "memory_gib" not in unknown_fields(facts.hardware)
+    if not named and not train.activation_checkpointing and tokens > 8192:
         yield Hit(
             f"A micro-batch of {tokens:,} tokens without activation checkpointing keeps every intermediate result: "
             "turn it on, or name the device.",
-            ("train.activation_checkpointing",),
+            ("train.per_device_train_batch_size", "train.max_length", "train.activation_checkpointing"),
             (Change("train.activation_checkpointing", True),),
         )
 

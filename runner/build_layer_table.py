@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_advise import catalogue
-from lora_advise.adapters import targets
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import ModelFacts
-from lora_advise.memory_case import layer_key, width_of, widths_of
+from lora_advise.memory_case import layer_key, ranks_of, width_of, widths_of
 from lora_advise.memory_layers import QUANTITIES
 from lora_advise.runner.layer_lines import LENGTH, MODES, RANK, Line, Setting, lines, run, window
 from lora_advise.runner.meta_model import Blueprint, attention_of, blueprint
@@ -55,8 +54,7 @@ def _distinct() -> Iterator[ModelFacts]:
 def _ranks(model: ModelFacts) -> float:
     """Ranks of the adapters of one layer, added up, as they were traced."""
     lora = run(model, Setting("amp"), LENGTH).lora
-    found = targets(model, lora) if lora else ()
-    return round(RANK * sum(t.module.count for t in found if t.module.kind == "linear") / model.num_hidden_layers, 2)
+    return round(ranks_of(model, lora), 2) if lora else 0.0
 
 
 def llama_table() -> dict[str, dict[str, list[list[float]]]]:

@@ -102,10 +102,8 @@ def build(plan: Blueprint, facts: Facts, depth: int) -> Any:
     # Tying is part of the initialisation that was left out.
     model.tie_weights()
     model.config.use_cache = model.config.get_text_config().use_cache = False
-    if facts.quant is not None and facts.quant.load_in_4bit:
+    if facts.quant is not None and (facts.quant.load_in_4bit or facts.quant.load_in_8bit):
         _quantise(model, facts.quant)
-    elif facts.quant is not None and facts.quant.load_in_8bit:
-        raise LoraAdviseError("--exact: the 8-bit kernels of bitsandbytes have no shape model here; leave --exact out.")
     return model
 
 
@@ -179,13 +177,13 @@ def signature(layer: nn.Module) -> tuple[Any, ...]:
 
 def _quantise(model: Any, quant: QuantFacts) -> None:
     """Replace linear layers as transformers does when it loads, and lay the packed weights out on the meta device."""
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
     from transformers.quantizers.auto import AutoHfQuantizer
     from transformers.utils.quantization_config import QuantizationMethod
 
-    wanted = BitsAndBytesConfig(
+    wanted = BitsAndBytesConfig(load_in_8bit=True) if not quant.load_in_4bit else BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type=quant.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=quant.bnb_4bit_use_double_quant,
         bnb_4bit_compute_dtype=quant.bnb_4bit_compute_dtype, bnb_4bit_quant_storage=quant.bnb_4bit_quant_storage,
@@ -198,7 +196,11 @@ def _quantise(model: Any, quant: QuantFacts) -> None:
         if isinstance(module, Linear4bit):
             _pack(module, quant)
             module.bias = biases[name]
-    model.is_loaded_in_4bit = model.is_quantized = True
+        elif isinstance(module, Linear8bitLt):
+            _round(module)
+            module.bias = biases[name]
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = quant.load_in_4bit, not quant.load_in_4bit
+    model.is_quantized = True
     model.quantization_method = QuantizationMethod.BITS_AND_BYTES
     model.hf_quantizer, model.config.quantization_config = quantizer, wanted
 
@@ -233,12 +235,23 @@ def _pack(module: Any, quant: QuantFacts) -> None:
     module.quant_state = state
 
 
+def _round(module: Any) -> None:
+    """The storage of one 8-bit matrix: a byte per weight and an fp32 scale for each output."""
+    from bitsandbytes.nn import Int8Params
+
+    rounded = torch.empty(module.weight.shape, device="meta", dtype=torch.int8)
+    scales = torch.empty(module.weight.shape[0], device="meta", dtype=torch.float32)
+    module.weight = Int8Params(rounded, requires_grad=False, has_fp16_weights=False, CB=rounded, SCB=scales)
+
+
 def held_by(model: nn.Module) -> list[torch.Tensor]:
-    """Everything that the model keeps on its device: parameters, buffers, and the scales of 4-bit matrices."""
+    """Everything that the model keeps on its device: parameters, buffers, and the scales of quantised matrices."""
     found: list[torch.Tensor] = [*model.parameters(), *model.buffers()]
     for module in model.modules():
         state = getattr(module, "quant_state", None)
         for part in (state, getattr(state, "state2", None)):
             tensors = [getattr(part, name, None) for name in ("absmax", "code", "offset")] if part is not None else []
             found += [t for t in tensors if isinstance(t, torch.Tensor)]
+        scales = getattr(getattr(module, "weight", None), "SCB", None)
+        found += [scales] if isinstance(scales, torch.Tensor) else []
     return [t for t in found if t.is_meta]

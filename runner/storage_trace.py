@@ -11,6 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lora_advise.runner.int8_shapes import INT8, int8_answer
+
 ROUND = 512
 """Bytes to which torch's CUDA allocator rounds every block (c10 ``CUDACachingAllocator``)."""
 
@@ -107,6 +109,9 @@ class StorageTrace(TorchDispatchMode):  # type: ignore[misc]
         kwargs = kwargs or {}
         if func in _ANSWERED and _on_meta(args[0]):
             return _ANSWERED[func](self, args, kwargs)
+        name = func.__name__.partition(".")[0]
+        if name in INT8 and _on_meta(args[0]):
+            return int8_answer(self, name, args, kwargs)
         unpacked = self._unpacked(args) if func.__name__.startswith(_FOUR_BIT) else ()
         out = func(*args, **kwargs)
         for leaf in tree_leaves(out):

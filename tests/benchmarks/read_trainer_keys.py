@@ -56,12 +56,47 @@ def axolotl(folder):
     return keys
 
 
-READERS = {"axolotl": axolotl}
+def trl(folder):
+    """Configs of every method, the arguments of the scripts and of the model, and the flags that go on to accelerate."""
+    classes = {**classes_of(folder / "trl"), **classes_of(folder / "transformers")}
+    keys = {"config", "accelerate_config", "env"} | flags_of(folder / "accelerate" / "commands" / "launch.py")
+    for name in classes:
+        own = name.endswith("Config") and "_BaseConfig" in ancestors(name, classes)
+        if own or name in ("ModelConfig", "DatasetMixtureConfig") or name.endswith("ScriptArguments"):
+            keys |= fields_of(name, classes)
+    return keys
+
+
+def llamafactory(folder):
+    """Arguments of the parser in every mode, and those of the ``TrainingArguments`` below it; ``kt_config`` is of a fork."""
+    upper, own = classes_of(folder / "transformers"), classes_of(next(folder.rglob("hparams")))
+    keys = {"kt_config"} | fields_of("Seq2SeqTrainingArguments", upper)
+    for name, (_, fields) in own.items():
+        if name.endswith(("Arguments", "Argument")) and name != "EvaluationArguments":
+            keys |= set(fields)
+    return {key for key in keys if not key.startswith("_")}
+
+
+def ancestors(name, classes):
+    """Every class that a class inherits from."""
+    bases = classes.get(name, ([], []))[0]
+    return set(bases).union(*(ancestors(base, classes) for base in bases if base != name))
+
+
+def flags_of(path):
+    """The names of a parser's long flags."""
+    tree = ast.walk(ast.parse(path.read_text("utf-8")))
+    calls = [n for n in tree if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "add_argument"]
+    texts = [a.value for call in calls for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    return {text[2:].replace("-", "_") for text in texts if text.startswith("--")}
+
+
+READERS = {"axolotl": axolotl, "trl": trl, "llamafactory": llamafactory}
 
 
 def version_of(folder, trainer):
     """The version that the folder's metadata or the package itself states."""
-    for path in sorted(folder.glob("*.dist-info/METADATA")) + sorted(folder.glob("PKG-INFO")):
+    for path in sorted(folder.glob(f"{trainer}-*.dist-info/METADATA")) + sorted(folder.glob("PKG-INFO")):
         found = re.search(r"^Version: (\S+)", path.read_text("utf-8"), re.MULTILINE)
         if found:
             return found[1]
