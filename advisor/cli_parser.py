@@ -158,7 +158,9 @@ def command_parser(name: str) -> Parser:
     elif name == "lint":
         _lint(parser)
     elif name == "memory":
-        add("plan", nargs="?", metavar="FILE", help="a plan, or any trainer's config; without one, the question's flags")
+        add(
+            "plan", nargs="?", metavar="FILE", help="a plan, or any trainer's config; without one, the question's flags"
+        )
         add("--exact", action="store_true", help="rehearse the step with the installed libraries, without a device")
         add("--full-depth", action="store_true", help="the same with every layer, instead of a line through two depths")
         add(
@@ -227,6 +229,9 @@ def _lint(parser: Parser) -> None:
     rules.add_argument("--isolated", action="store_true", help="no settings file")
     rules.add_argument(
         "--exclude", action="append", default=[], metavar="PATTERN", help="leave out, as .gitignore writes it"
+    )
+    parser.add_argument(
+        "--only-configs", action="store_true", help="skip named files that are no training config, as in folders"
     )
     answer = parser.add_argument_group("the answer")
     answer.add_argument(

@@ -7,17 +7,18 @@ does where they are silent stays unknown.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from lora_advise.dialect import Dialect, Lens, Renamed, Step
 from lora_advise.dialect_hf import (
     ATTENTION,
     EVAL_INTERVAL,
+    PEFT_DEFAULTS,
     RENAMED_ARGUMENTS,
     TRAINING_DEFAULTS,
     TRAINING_LENSES,
     TRAINING_STEPS,
     model_step,
+    put_all,
     task_of,
 )
 from lora_advise.document import Config
@@ -55,6 +56,8 @@ _OWN: tuple[Lens, ...] = (
 )  # fmt: skip
 _TAKEN = {lens.name for lens in _OWN}
 LENSES = (*_OWN, *(lens for lens in TRAINING_LENSES if lens.name not in _TAKEN))
+_CHOSEN = {"lora.r", "lora.lora_alpha", "lora.lora_dropout", "lora.modules_to_save", "lora.task_type"}
+"""What a script sets itself as a rule, also where it has no key for it."""
 _LORA = ("lora.r", "lora.lora_alpha", "lora.lora_dropout", "target_modules")
 _ARGUMENTS = {
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_train_epochs",
@@ -63,7 +66,9 @@ _ARGUMENTS = {
 }  # fmt: skip
 _SURE = {"per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "per_device_eval_batch_size"}
 """Keys that hardly anybody has who does not parse ``TrainingArguments``."""
-_OTHERS = re.compile(r"(?:^|_)(?:clm|mlm|glue|classification|seq2seq|translation|summarization|qa|asr|vit|dreambooth)(?:_|\.|$)")
+_OTHERS = re.compile(
+    r"(?:^|_)(?:clm|mlm|glue|classification|seq2seq|translation|summarization|qa|asr|vit|dreambooth)(?:_|\.|$)"
+)
 
 
 def _defaults(sheet: Sheet) -> None:
@@ -86,13 +91,16 @@ def _adapter(sheet: Sheet) -> None:
     wanted = sheet.value("adapter", True)
     if str(wanted).lower() not in ("false", "0", "no"):
         sheet.present.add("lora")
+        put_all(sheet, {f: v for f, v in PEFT_DEFAULTS.items() if f not in _CHOSEN}, "PEFT's default")
 
 
 def _targets(sheet: Sheet) -> None:
     modules = sheet.value("target_modules")
     if isinstance(modules, str) and ("," in modules or modules.strip()[:1] == "["):
         parts = modules.strip().strip("[]").split(",")
-        sheet.put("lora.target_modules", tuple(p for p in (part.strip(" '\"") for part in parts) if p), "target_modules")
+        sheet.put(
+            "lora.target_modules", tuple(p for p in (part.strip(" '\"") for part in parts) if p), "target_modules"
+        )
     elif isinstance(modules, tuple):
         sheet.put("lora.target_modules", tuple(map(str, modules)), "target_modules")
     elif modules is not None and str(modules) == "all-linear":
@@ -132,7 +140,9 @@ def _batch(sheet: Sheet) -> None:
     whole, micro = sheet.entry("batch_size"), sheet.facts.get("train.per_device_train_batch_size")
     if whole is not None and micro and isinstance(whole.value, int) and sheet.config.get("micro_batch_size"):
         if sheet.facts.get("processes", 1) == 1:
-            sheet.put("train.gradient_accumulation_steps", max(1, whole.value // micro), "batch_size", "micro_batch_size")
+            sheet.put(
+                "train.gradient_accumulation_steps", max(1, whole.value // micro), "batch_size", "micro_batch_size"
+            )
         else:
             sheet.unknown.add("train.gradient_accumulation_steps")
 
@@ -156,7 +166,9 @@ def _recognise(config: Config) -> int:
     lora = bool(keys & {"lora_r", "lora_rank", "lora_alpha", "lora_target_modules"})
     if keys & _SURE and len(keys & _ARGUMENTS) >= 2:
         return 1
-    return 1 if lora and config.shape == "command" and len(keys & {"lora_r", "micro_batch_size", "cutoff_len"}) >= 2 else 0
+    return (
+        1 if lora and config.shape == "command" and len(keys & {"lora_r", "micro_batch_size", "cutoff_len"}) >= 2 else 0
+    )
 
 
 HF = Dialect(
@@ -173,5 +185,5 @@ HF = Dialect(
         *RENAMED_ARGUMENTS,
         Renamed("gradient_checkpointing", "activation_checkpointing", "transformers", "5.23", "deprecated", "transformers-arguments"),
     ),
-    text_numbers="break", written="json", newest="transformers 5.24",
+    written="json", newest="transformers 5.24",
 )  # fmt: skip

@@ -199,7 +199,7 @@ compared (4.40 to 5.23) that has the new name, or not the old one."""
 def put_all(sheet: Sheet, values: dict[str, Any], said: str) -> None:
     """Facts that a library below the trainer settles."""
     for fact, value in values.items():
-        if fact not in sheet.facts:
+        if fact not in sheet.facts and fact not in sheet.unknown:
             sheet.put(fact, value, said=said)
 
 

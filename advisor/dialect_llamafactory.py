@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lora_advise.data_keys import keys_of
-from lora_advise.dialect import Dialect, Lens, Renamed, Step
+from lora_advise.dialect import Dialect, Renamed, Step
 from lora_advise.dialect_hf import (
     BNB_DEFAULTS,
     EVAL_INTERVAL,
     PEFT_DEFAULTS,
     TRAINING_DEFAULTS,
-    TRAINING_LENSES,
     TRAINING_STEPS,
     model_step,
     put_all,
@@ -19,72 +16,21 @@ from lora_advise.dialect_hf import (
 )
 from lora_advise.document import Config
 from lora_advise.launchers import put_sharding
+from lora_advise.lenses_llamafactory import LENSES
 from lora_advise.sheet import Sheet
-from lora_advise.targets_as import every_linear_but_experts
+from lora_advise.targets_as import every_linear_but_experts, every_linear_named, paths_of
 from lora_advise.unknown import UnknownFact
 
-_OWN: tuple[Lens, ...] = (
-    Lens("model", "model_name_or_path", "word"),
-    Lens("stage", "stage", "word"),
-    Lens("adapter", "finetuning_type", "word"),
-    Lens("lora.r", "lora_rank", "count"),
-    Lens("lora_alpha", "lora_alpha", "number"),
-    Lens("lora.lora_dropout", "lora_dropout", "number"),
-    Lens("target_modules", "lora_target", "names"),
-    Lens("lora.modules_to_save", "additional_target", "names"),
-    Lens("lora.use_rslora", "use_rslora", "flag"),
-    Lens("lora.use_dora", "use_dora", "flag"),
-    Lens("lora.loraplus_lr_ratio", "loraplus_lr_ratio", "number"),
-    Lens("pissa_init", "pissa_init", "flag"),
-    Lens("pissa_iter", "pissa_iter", "count"),
-    Lens("pissa_convert", "pissa_convert", "flag"),
-    Lens("adapter_path", "adapter_name_or_path"),
-    Lens("create_new_adapter", "create_new_adapter", "flag"),
-    Lens("bits", "quantization_bit", "count"),
-    Lens("quantization_method", "quantization_method", "word"),
-    Lens("quant.bnb_4bit_quant_type", "quantization_type", "word"),
-    Lens("quant.bnb_4bit_use_double_quant", "double_quantization", "flag"),
-    Lens("quantization_device_map", "quantization_device_map", "word"),
-    Lens("upcast_layernorm", "upcast_layernorm", "flag"),
-    Lens("pure_bf16", "pure_bf16", "flag"),
-    Lens("max_length", "cutoff_len", "count"),
-    Lens("packing", "packing", "flag"),
-    Lens("neat_packing", "neat_packing", "flag"),
-    Lens("flash_attn", "flash_attn"),
-    Lens("shift_attn", "shift_attn", "flag"),
-    Lens("disable_gradient_checkpointing", "disable_gradient_checkpointing", "flag"),
-    Lens("gradient_checkpointing", "gradient_checkpointing", "flag"),
-    Lens("train.use_liger_kernel", "enable_liger_kernel", "flag", ("use_liger_kernel",)),
-    Lens("train.early_stopping_patience", "early_stopping_steps", "count"),
-    Lens("train_on_inputs", "train_on_prompt", "flag"),
-    Lens("mask_history", "mask_history", "flag"),
-    Lens("eval_share", "val_size", "number"),
-    Lens("test_datasets", "eval_dataset"),
-    Lens("datasets", "dataset"),
-    Lens("tokenized_path", "tokenized_path", "word"),
-    Lens("max_samples", "max_samples", "count"),
-    Lens("streaming", "streaming", "flag"),
-    Lens("chat_template", "template", "word"),
-    Lens("beta", "pref_beta", "number", ("dpo_beta", "orpo_beta")),
-    Lens("loss_type", "pref_loss", "word", ("dpo_loss",)),
-    Lens("resize_vocab", "resize_vocab", "flag"),
-    Lens("add_tokens", "add_tokens"),
-    Lens("add_special_tokens", "add_special_tokens", "any", ("new_special_tokens",)),
-    Lens("freeze_vision_tower", "freeze_vision_tower", "flag"),
-    Lens("use_unsloth", "use_unsloth", "flag"),
-    Lens("use_kt", "use_kt", "flag"),
-    Lens("use_llama_pro", "use_llama_pro", "flag"),
-    Lens("use_galore", "use_galore", "flag"),
-    Lens("use_apollo", "use_apollo", "flag"),
-    Lens("use_badam", "use_badam", "flag"),
-    Lens("do_train", "do_train", "flag"),
-    Lens("do_eval", "do_eval", "flag"),
-    Lens("predict_with_generate", "predict_with_generate", "flag"),
-    Lens("trust_remote_code", "trust_remote_code", "flag"),
+_LORA = (
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "modules_to_save",
+    "use_rslora",
+    "use_dora",
+    "init_lora_weights",
 )
-_TAKEN = {lens.name for lens in _OWN} | {"train.activation_checkpointing"}
-LENSES = (*_OWN, *(lens for lens in TRAINING_LENSES if lens.name not in _TAKEN))
-_LORA = ("r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "use_rslora", "use_dora", "init_lora_weights")
 _OPTIMISERS = ("use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon")
 
 
@@ -93,11 +39,17 @@ def _stage(sheet: Sheet) -> str:
 
 
 def _adapter(sheet: Sheet) -> None:
-    """LoRA without a word; an adapter that is trained on brings its own rank, scale and targets."""
+    """LoRA without a word; an adapter that is trained on brings its own rank, scale and targets.
+
+    A reward model is a causal model with a value head of its own beside the adapter, which no task type of PEFT says.
+    """
     if str(sheet.value("adapter", "lora")).lower() != "lora":
         return
     sheet.present.add("lora")
-    sheet.put("lora.task_type", "CAUSAL_LM")
+    if _stage(sheet) in ("rm", "ppo"):
+        sheet.unknown.add("lora.task_type")
+    else:
+        sheet.put("lora.task_type", "CAUSAL_LM")
     if sheet.has("adapter_path") and not sheet.flag("create_new_adapter"):
         sheet.unknown |= {f"lora.{name}" for name in _LORA}
         for name in _LORA:
@@ -118,15 +70,26 @@ def _alpha(sheet: Sheet) -> None:
 
 
 def _targets(sheet: Sheet) -> None:
-    """``all`` is every linear layer but experts, head, vision tower and projector."""
+    """``all`` is every linear layer but experts and head; the towers of a vision model stay out of every choice."""
     if "lora.target_modules" in sheet.unknown:
         return
     names = sheet.value("target_modules", ("all",))
     if sheet.flag("use_llama_pro"):
         raise UnknownFact("lora.target_modules")
-    if names == ("all",):
-        names = every_linear_but_experts(sheet.model)
-    sheet.put("lora.target_modules", names, "target_modules")
+    model = sheet.model
+    if model is not None and model.kind == "vlm":
+        frozen = (
+            *(("vision", "audio") if sheet.flag("freeze_vision_tower", True) else ()),
+            *(("projector",) if sheet.flag("freeze_multi_modal_projector", True) else ()),
+        )
+        every = every_linear_named(model, (*frozen, "embedding", "lm_head", "head"))
+        sheet.put("lora.target_modules", every if names == ("all",) else names, "target_modules")
+        sheet.put(
+            "lora.exclude_modules", paths_of(model, frozen), "freeze_vision_tower", "freeze_multi_modal_projector"
+        )
+    else:
+        names = every_linear_but_experts(model) if names == ("all",) else names
+        sheet.put("lora.target_modules", names, "target_modules")
 
 
 def _start(sheet: Sheet) -> None:
@@ -163,7 +126,9 @@ def _quantisation(sheet: Sheet) -> None:
         raise UnknownFact("quantization_method")
     sheet.put("quant.load_in_4bit", bits == 4, "bits")
     sheet.put("quant.load_in_8bit", bits == 8, "bits")
-    put_all(sheet, {"quant.bnb_4bit_quant_type": "nf4", "quant.bnb_4bit_use_double_quant": True}, "LLaMA-Factory's default")
+    put_all(
+        sheet, {"quant.bnb_4bit_quant_type": "nf4", "quant.bnb_4bit_use_double_quant": True}, "LLaMA-Factory's default"
+    )
     if "train.dtype" not in sheet.facts:
         raise UnknownFact("train.dtype")
     for name in ("compute_dtype", "quant_storage"):
@@ -187,7 +152,13 @@ def _checkpointing(sheet: Sheet) -> None:
 
 def _attention(sheet: Sheet) -> None:
     word = str(sheet.value("flash_attn", "auto")).lower()
-    kinds = {"fa2": "flash_attention_2", "sdpa": "sdpa", "disabled": "eager", "off": "eager", "true": "flash_attention_2"}
+    kinds = {
+        "fa2": "flash_attention_2",
+        "sdpa": "sdpa",
+        "disabled": "eager",
+        "off": "eager",
+        "true": "flash_attention_2",
+    }
     if word in kinds:
         sheet.put("train.attn_implementation", kinds[word], "flash_attn")
     elif word != "auto" or sheet.flag("shift_attn"):
@@ -259,7 +230,7 @@ LLAMAFACTORY = Dialect(
     name="llamafactory", title="LLaMA-Factory", framework="llamafactory", lenses=LENSES,
     steps=(
         model_step("model"), Step(("task", "train.beta"), _task), Step(("lora",), _adapter),
-        Step(("lora.lora_alpha",), _alpha), Step(("lora.target_modules",), _targets),
+        Step(("lora.lora_alpha",), _alpha), Step(("lora.target_modules", "lora.exclude_modules"), _targets),
         Step(("lora.init_lora_weights",), _start), Step(("lora.modules_to_save",), _saved),
         Step(("train.dtype",), _precision),
         Step(
@@ -282,7 +253,7 @@ LLAMAFACTORY = Dialect(
             ("image_resolution", "image_max_pixels", "0.9.2"), ("video_resolution", "video_max_pixels", "0.9.2"),
             ("train_mm_proj_only", "freeze_multi_modal_projector", "0.9.2"),
             ("new_special_tokens", "add_special_tokens", "0.9.3"),
-            
+
         )
     ),
     strict=True, newest="llamafactory 0.9.5",

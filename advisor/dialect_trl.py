@@ -66,6 +66,7 @@ _OWN: tuple[Lens, ...] = (
     Lens("chat_template", "chat_template_path", "any", ("chat_template",)),
     Lens("eos_token", "eos_token", "word"),
     Lens("trust_remote_code", "trust_remote_code", "flag"),
+    Lens("no_gradient_checkpointing", "no_gradient_checkpointing", "flag"),
 )  # fmt: skip
 _TAKEN = {lens.name for lens in _OWN}
 LENSES = (*_OWN, *(lens for lens in TRAINING_LENSES if lens.name not in _TAKEN))
@@ -99,7 +100,9 @@ def _method(sheet: Sheet) -> str | None:
     words = task_words(sheet.config)
     if not words and sheet.config.shape == "mapping":
         keys = {str(entry.path[0]) for entry in sheet.config.entries}
-        words = tuple(name for name, signs in _SIGNS if keys & set(signs))[:1] or task_words(sheet.config, sheet.document)
+        words = tuple(name for name, signs in _SIGNS if keys & set(signs))[:1] or task_words(
+            sheet.config, sheet.document
+        )
     return {"gspo": "grpo", "simpo": "cpo"}.get(words[0], words[0]) if words else None
 
 
@@ -166,6 +169,12 @@ def _quantisation(sheet: Sheet) -> None:
     sheet.put("quant.bnb_4bit_compute_dtype", dtype, "dtype")
 
 
+def _checkpointing(sheet: Sheet) -> None:
+    """A flag that is true without a word has one beside it that turns it off: ``--no_gradient_checkpointing``."""
+    if sheet.flag("no_gradient_checkpointing"):
+        sheet.put("train.activation_checkpointing", False, "no_gradient_checkpointing")
+
+
 def _precision(sheet: Sheet) -> None:
     """``bf16`` is on unless it is set to false or ``fp16`` is on."""
     fp16 = str(sheet.value("fp16")).lower() == "true"
@@ -203,7 +212,9 @@ def _recognise(config: Config) -> int:
     if config.shape == "calls" or config.get("config") is not None:
         return 0
     keys = {str(entry.path[0]) for entry in config.entries}
-    if keys & _FOREIGN or any(word.rsplit("/", 1)[-1] in ("vllm-serve", "env", "vllm_serve") for word in config.program):
+    if keys & _FOREIGN or any(
+        word.rsplit("/", 1)[-1] in ("vllm-serve", "env", "vllm_serve") for word in config.program
+    ):
         return 0
     words = "/".join(config.program).replace("\\", "/").replace(".", "/").split("/")
     named = 5 if "trl" in words or ("examples" in words and "scripts" in words and task_words(config)) else 0
@@ -217,7 +228,18 @@ _KEYS = {
     "load_in_4bit", "load_in_8bit", "completion_only_loss", "assistant_only_loss", "max_prompt_length", "beta", "num_generations",
     "model_name_or_path", "packing", "max_length", "max_seq_length",
 }  # fmt: skip
-_FOREIGN = {"finetuning_type", "lora_target", "base_model", "tuner_type", "train_type", "sft_type", "cutoff_len", "stage"}
+_HANDBOOK = {"dataset_mixer", "dataset_mixture", "dataset_splits", "dataset_configs", "auto_insert_empty_system_msg"}
+"""Keys that the alignment-handbook's scripts, which are on top of TRL, add to its own."""
+_FOREIGN = {
+    "finetuning_type",
+    "lora_target",
+    "base_model",
+    "tuner_type",
+    "train_type",
+    "sft_type",
+    "cutoff_len",
+    "stage",
+}
 _SINCE: tuple[tuple[str, str | None, str], ...] = (
     ("max_seq_length", "max_length", "0.16"), ("torch_dtype", "dtype", "0.23"),
     ("use_liger", "use_liger_kernel", "0.16"), ("num_of_sequences", None, "0.18"),
@@ -238,14 +260,14 @@ TRL = Dialect(
         model_step("model"), Step(("task", "train.learning_rate", "train.max_length", "train.beta"), _task),
         Step(("train.max_length",), _length), Step(("lora",), _adapter), Step(("lora.target_modules",), _targets),
         Step(("quant.load_in_4bit", "quant.load_in_8bit", "quant.bnb_4bit_compute_dtype"), _quantisation),
-        Step(("train.dtype",), _precision), *TRAINING_STEPS, EVAL_INTERVAL, ATTENTION, Step(("train.loss_on",), _loss),
+        Step(("train.dtype",), _precision), Step(("train.activation_checkpointing",), _checkpointing), *TRAINING_STEPS, EVAL_INTERVAL, ATTENTION, Step(("train.loss_on",), _loss),
         Step(("train.eval_share",), _held_out), Step(("stack.sharding", "stack.cpu_offload"), put_sharding),
     ),
     defaults={
         **{k: v for k, v in TRAINING_DEFAULTS.items() if k != "train.learning_rate"}, **PEFT_DEFAULTS, **BNB_DEFAULTS,
         "train.logging_steps": 10, "train.activation_checkpointing": True, "stack.sharding": "none",
     },
-    known=keys_of("trl"), recognise=_recognise,
+    known=keys_of("trl") | _HANDBOOK, recognise=_recognise,
     renamed=(
         *RENAMED_ARGUMENTS,
         *(Renamed(old, new, "trl", since, "error", "trl-history") for old, new, since in _SINCE),

@@ -52,6 +52,7 @@ def lint(
         if missing:
             skipped.append((rule.name, missing))
             continue
+        known |= {name: extra[name] for name in rule.wants if extra.get(name) is not None}
         found = hidden if rule.confidence is Confidence.CONVENTION and not pedantic else shown
         try:
             found.extend(_finding(rule, hit) for hit in rule.check(**known))

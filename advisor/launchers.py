@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lora_advise.document import Config, Unresolved
@@ -43,21 +44,14 @@ def launch(config: Config, document: str = "") -> Launch:
     """Read a command's launcher. Never raises: what stands only when the program runs is unknown."""
     if config.shape != "command":
         return Launch("", None)
-    words = [word.rsplit("/", 1)[-1] for word in config.program]
-    name = _launcher(words)
-    if name == "accelerate":
-        return _accelerate(config, document)
-    if name == "trl":
-        return _trl(config, document)
-    if name == "torchrun":
-        return Launch(name, _product(_given(config, "nproc_per_node", 1), _given(config, "nnodes", 1)))
-    if name == "deepspeed":
-        return Launch(name, _deepspeed_processes(config))
-    if name == "cluster":
-        return Launch(name, None, settled=False)
-    if name in ("llamafactory", "swift"):
-        return Launch(name, _own(config, name))
-    return Launch(name, 1)
+    name = _launcher([word.rsplit("/", 1)[-1] for word in config.program])
+    if name in ("accelerate", "trl"):
+        return _accelerate(config, name, document)
+    counts: dict[str, Callable[[Config], int | None]] = {
+        "torchrun": _torchrun, "deepspeed": _deepspeed, "llamafactory": _llamafactory, "swift": _swift,
+        "cluster": lambda _: None, "python": lambda _: 1,
+    }  # fmt: skip
+    return Launch(name, counts[name](config) if name else None, settled=name != "cluster")
 
 
 def visible_devices(config: Config) -> int | None:
@@ -88,17 +82,13 @@ def _launcher(words: list[str]) -> str:
     return "cluster" if words[0] in ("srun", "mpirun", "mpiexec") else "python"
 
 
-def _accelerate(config: Config, document: str) -> Launch:
-    file = _word(config, "config_file")
-    base = Sharded() if file is None else accelerate_of(file, document)
-    return _on_accelerate(config, "accelerate", base, file is not None)
-
-
-def _trl(config: Config, document: str) -> Launch:
+def _accelerate(config: Config, name: str, document: str) -> Launch:
     """``trl sft`` hands ``--accelerate_config`` and accelerate's own flags on to ``accelerate launch``."""
-    name = _word(config, "accelerate_config") or _word(config, "config_file")
-    base = Sharded() if name is None else _TRL_CONFIGS.get(name) or accelerate_of(name, document)
-    return _on_accelerate(config, "trl", base, name is not None)
+    file = (_word(config, "accelerate_config") if name == "trl" else None) or _word(config, "config_file")
+    base = Sharded()
+    if file is not None:
+        base = (_TRL_CONFIGS.get(file) if name == "trl" else None) or accelerate_of(file, document)
+    return _on_accelerate(config, name, base, file is not None)
 
 
 def _on_accelerate(config: Config, name: str, base: Sharded, file: bool) -> Launch:
@@ -113,12 +103,17 @@ def _on_accelerate(config: Config, name: str, base: Sharded, file: bool) -> Laun
         kind = "fsdp"
     elif _is_on(config, "multi_gpu"):
         kind = "ddp"
-    elif processes == 1 and kind in (None, "ddp"):
+    elif processes == 1 and (kind == "ddp" or not file):
         kind = "none"
-    return Launch(name, processes, kind, base.cpu_offload, settled=kind is not None)
+    offload = False if kind in ("none", "ddp") else base.cpu_offload
+    return Launch(name, processes, kind, offload, settled=kind is not None or (not file and processes is not None))
 
 
-def _deepspeed_processes(config: Config) -> int | None:
+def _torchrun(config: Config) -> int | None:
+    return _product(_given(config, "nproc_per_node", 1), _given(config, "nnodes", 1))
+
+
+def _deepspeed(config: Config) -> int | None:
     include = _word(config, "include")
     if include is not None:
         nodes = [node.partition(":")[2] for node in include.split("@")]
@@ -128,15 +123,20 @@ def _deepspeed_processes(config: Config) -> int | None:
     return _product(_count(config, "num_gpus"), _given(config, "num_nodes", 1))
 
 
-def _own(config: Config, name: str) -> int | None:
-    """LLaMA-Factory starts one process per visible device, ms-swift as many as ``NPROC_PER_NODE`` says."""
-    stated = environment(config, "NPROC_PER_NODE")
-    if stated is None:
-        per_node = visible_devices(config) if name == "llamafactory" else 1
-    else:
-        per_node = int(stated) if stated.isdigit() else None
-    nodes = environment(config, "NNODES") or "1"
-    return _product(per_node, int(nodes) if nodes.isdigit() else None)
+def _llamafactory(config: Config) -> int | None:
+    """One process for each visible device, where ``NPROC_PER_NODE`` does not say otherwise."""
+    return _product(_variable(config, "NPROC_PER_NODE", visible_devices(config)), _variable(config, "NNODES", 1))
+
+
+def _swift(config: Config) -> int | None:
+    """As many processes as ``NPROC_PER_NODE`` says; without it the command starts none of its own."""
+    return _product(_variable(config, "NPROC_PER_NODE", 1), _variable(config, "NNODES", 1))
+
+
+def _variable(config: Config, name: str, default: int | None) -> int | None:
+    """A count from the environment; None where it is not a number."""
+    stated = environment(config, name)
+    return default if stated is None else int(stated) if stated.isdecimal() and len(stated) < 7 else None
 
 
 def _entry(config: Config, name: str) -> Any:

@@ -55,7 +55,7 @@ def settings_of(args: Namespace) -> Settings:
 
 def lint_paths(args: Namespace, settings: Settings) -> LintReport:
     """Read and judge every file. Raises LoraAdviseError for a named file that cannot be read or judged."""
-    from lora_advise.document_read import read_document
+    from lora_advise.document_read import TooLargeError, read_document
     from lora_advise.lint_paths import candidates, could_be_config
 
     files, unread = [], []
@@ -64,7 +64,7 @@ def lint_paths(args: Namespace, settings: Settings) -> LintReport:
         return LintReport(tuple(files))
     for candidate in candidates(args.paths, (*settings.exclude, *args.exclude)):
         name = str(candidate.path)
-        if candidate.named:
+        if candidate.named and not args.only_configs:
             files.append(_named(read_document(candidate.path), args, settings))
             continue
         try:
@@ -72,6 +72,9 @@ def lint_paths(args: Namespace, settings: Settings) -> LintReport:
                 unread.append(Unread(name, "no config", "no word of a training config in it"))
                 continue
             report = judged(read_document(candidate.path), args, settings)
+        except TooLargeError as error:
+            unread.append(Unread(name, "too large", " ".join(str(error).split())))
+            continue
         except (LoraAdviseError, OSError) as error:
             unread.append(Unread(name, "unreadable", " ".join(str(error).split())))
             continue

@@ -78,6 +78,9 @@ class Stack:
     """accelerate makes the trained FSDP parameters fp32 under mixed precision, and gathers them in 16 bits."""
     own_head: bool = False
     """The output head is a matrix of its own even where the model ties it, and is quantised like the rest (LitGPT)."""
+    rounded: bool = False
+    """An 8-bit base: its products keep their inputs as plain attributes, which no checkpoint but a reentrant one drops
+    (bitsandbytes 0.50, ``MatMul8bitLt``)."""
     one_dropout: bool = False
     """One dropout feeds the adapters of query, key and value together, which are one matrix (LitGPT)."""
 
@@ -104,6 +107,7 @@ def stack_of(facts: Facts, framework: str | None = None) -> Stack:
         loss=_loss(facts, framework),
         offloads_checkpoints=framework == "unsloth",
         traced=_traced(facts, framework),
+        rounded=_rounded(facts),
         reentrant=framework == "llamafactory",
         keeps_gathered=sharding == "fsdp" and framework == "litgpt",
         upcasts_trained=sharding == "fsdp" and facts.method == "full" and framework not in NO_AUTOCAST,
@@ -138,7 +142,11 @@ def _dora(model: ModelFacts, lora: LoraFacts, width: int) -> float:
 
 def _traced(facts: Facts, framework: str) -> bool:
     model = facts.model
-    return framework not in OWN_LAYERS and not (model and model.model_type in REMOTE)
+    return framework not in OWN_LAYERS and not (model and model.model_type in REMOTE) and not _rounded(facts)
+
+
+def _rounded(facts: Facts) -> bool:
+    return facts.quant is not None and facts.quant.load_in_8bit and not facts.quant.load_in_4bit
 
 
 def _name(facts: Facts, framework: str) -> str:
@@ -160,6 +168,8 @@ def _mode(facts: Facts, framework: str) -> Mode:
         return "nf4"
     if facts.method == "full" or framework in BF16_ADAPTERS:
         return "bf16"
+    if _rounded(facts) and _adapter_bytes(facts, framework) == 2:
+        return "nf4"
     return "amp" if autocast else "no-amp"
 
 

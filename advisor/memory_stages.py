@@ -69,7 +69,7 @@ def kept_terms(case: Case, rows: int, length: int) -> tuple[Term, ...]:
     seen = "image tokens count as part of max_length; the vision tower's own activations do not" if case.vision else ""
     mask = Term("mask", "Attention mask", WHOLE_MASK * mask_entries(case, rows, length), "padding, packing or a window")
     if case.checkpointing:
-        inputs = checkpoints_per_token(case) * tokens
+        inputs = (checkpoints_per_token(case) + _kept_by_rounding(case)) * tokens
         found: tuple[Term, ...] = (Term("checkpoints", "Layer inputs kept by checkpointing", inputs, seen), mask)
     else:
         layer = layer_size(case, "kept", rows, length).activations + _kept_by_versions(case) * tokens + case.merged_kept
@@ -163,6 +163,15 @@ def _kept_by_versions(case: Case) -> float:
         # Inputs of 4-bit products: the two norms' outputs and the MLP's inner product.
         kept += 4.0 * width.hidden + 2.0 * (width.dense + width.expert * width.chosen)
     return kept
+
+
+def _kept_by_rounding(case: Case) -> float:
+    """Bytes per token of the inputs of 8-bit products, which stay beside the checkpoints: of query, key and value together,
+    of the output projection, of gate and up together, of the down projection."""
+    if not case.stack.rounded or case.stack.reentrant:
+        return 0.0
+    width = case.width
+    return float(case.stack.residual_bytes * (2 * width.hidden + width.attention + width.dense) * width.layers)
 
 
 def _one_dropout(case: Case) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from lora_advise.python_classes import class_attribute, class_of
 from lora_advise.python_names import (
+    CHANGES,
     MAX_HOPS,
     Binding,
     Found,
@@ -44,7 +45,8 @@ class Lookup:
         scope, blocks, at, later = place.scope, place.blocks, place.at, False
         while True:
             if name in scope.bindings and not (later and scope.kind == "class"):
-                return self._last(scope.bindings[name], Place(scope, blocks, at), later)
+                bound, since = self._last(scope.bindings[name], Place(scope, blocks, at), later)
+                return bound, [*scope.disturbed.get(name, ()), *since]
             if scope.outer is None:
                 return None, []
             later = later or scope.kind == "function"
@@ -54,17 +56,17 @@ class Lookup:
         """``later``: the code is in a function, which may run after everything else in this scope."""
         count = bisect_right(bindings, place.at, key=lambda binding: binding.place.at)
         if later and count < len(bindings):
-            if sum(binding.kind not in ("item", "attribute") for binding in bindings) > 1:
+            if any(binding.kind not in CHANGES for binding in bindings[max(1, count) :]):
                 return None, []
             count = len(bindings)
         elif count < len(bindings) and bindings[count].place.at < self._loop_end(place.blocks):
             return None, []
         since: list[Binding] = []
         for binding in reversed(bindings[max(0, count - 200) : count]):
-            if binding.kind not in ("item", "attribute"):
+            if binding.kind not in CHANGES:
                 return (binding if binding.place.sure_at(place.blocks) else None), since
             self.steps += 1
-            since.append(binding)
+            since.append(binding if binding.place.at <= place.at else binding.unsure())
         return None, since
 
     def _loop_end(self, blocks: tuple[int, ...]) -> int:
@@ -99,15 +101,14 @@ class Lookup:
         if bound is None:
             return None
         if bound.kind == "parameter" and bound.parameter and bound.node:
-            if self._overridden(bound.parameter) or any(event.kind == "item" for event in since):
+            if self._overridden(bound.parameter) or _changed(since):
                 return None
             outer = bound.place.scope.outer
             return Found(bound.node, outer) if outer else None
         if bound.kind != "value" or bound.node is None:
             return None
         found = Found(bound.node, bound.place)
-        changed = any(event.kind == "item" for event in since)
-        return None if changed and not is_dict(bound.node) else found
+        return None if _changed(since) and not is_dict(bound.node) else found
 
     def _overridden(self, parameter: Parameter) -> bool:
         """Whether some call in the file gives that parameter, or may give it."""
@@ -122,7 +123,7 @@ class Lookup:
     def _attribute(self, node: ast.Attribute, place: Place) -> Found | None:
         if isinstance(node.value, ast.Name):
             for event in self.binding(node.value.id, place)[1]:
-                if event.kind == "attribute" and event.key == node.attr:
+                if event.kind == "change" or (event.kind == "attribute" and event.key == node.attr):
                     sure = event.node and event.place.sure_at(place.blocks)
                     return Found(event.node, event.place) if sure and event.node else None
         made = self.follow(node.value, place)
@@ -167,9 +168,9 @@ class Lookup:
         items = self.mapping(found.node, found.place, hops + 1) if found else None
         since = self.binding(node.id, place)[1] if isinstance(node, ast.Name) else []
         for event in reversed(since):
-            if items is not None and event.kind == "item":
+            if items is not None and event.kind in ("item", "change"):
                 key = constant_key(event.key)
-                if key is None:
+                if key is None or event.kind == "change":
                     return None
                 sure = event.node and event.place.sure_at(place.blocks)
                 value = Found(event.node, event.place) if sure and event.node else None
@@ -206,6 +207,10 @@ class Lookup:
                 return None
             items |= more
         return items
+
+
+def _changed(since: list[Binding]) -> bool:
+    return any(event.kind in ("item", "change") for event in since)
 
 
 def constant_key(key: object) -> str | None:

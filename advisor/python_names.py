@@ -11,7 +11,9 @@ MAX_HOPS = 40
 """Steps from a name to what it stands for."""
 MAX_MOMENTS = 100_000
 """Statements, bindings and calls of a program."""
-Kind = Literal["value", "part", "unknown", "import", "class", "parameter", "item", "attribute"]
+Kind = Literal["value", "part", "unknown", "import", "class", "parameter", "item", "attribute", "change"]
+CHANGES = ("item", "attribute", "change")
+"""What changes the thing that a name stands for, and not which thing it stands for."""
 _CHANGING = frozenset(
     [
         "append",
@@ -42,6 +44,12 @@ class Scope:
     def __init__(self, kind: Literal["module", "function", "class", "inline"], outer: Place | None = None) -> None:
         self.kind, self.outer = kind, outer
         self.bindings: dict[str, list[Binding]] = {}
+        self.disturbed: dict[str, list[Binding]] = {}
+        """What functions inside may do to a name of this scope: nobody knows when."""
+
+    def has(self, name: str) -> bool:
+        """Whether something was bound to that name here."""
+        return any(binding.kind not in CHANGES for binding in self.bindings.get(name, ())[:1])
 
 
 class Place(NamedTuple):
@@ -79,6 +87,10 @@ class Binding(NamedTuple):
     parameter: Parameter | None = None
     scope: Scope | None = None
     """Of a class."""
+
+    def unsure(self) -> Binding:
+        """The same at no certain moment."""
+        return self._replace(place=self.place._replace(blocks=(-1,)))
 
 
 class CallSite(NamedTuple):
@@ -156,7 +168,20 @@ class Program:
     def bind(self, name: str, kind: Kind, place: Place, node: ast.expr | None = None, **more: object) -> None:
         """Note what happens to a name."""
         made = Binding(kind, place._replace(at=self.tick()), node, **more)  # type: ignore[arg-type]
+        if kind in CHANGES and place.scope.kind != "module" and not place.scope.has(name):
+            self._disturb(name, made)
+            return
         place.scope.bindings.setdefault(name, []).append(made)
+
+    def _disturb(self, name: str, change: Binding) -> None:
+        """Note for the scopes around that a name of theirs may be changed."""
+        outer = change.place.scope.outer
+        while outer is not None:
+            changes = outer.scope.disturbed.setdefault(name, [])
+            kind: Kind = change.kind if len(changes) < MAX_HOPS else "change"
+            if len(changes) <= MAX_HOPS:
+                changes.append(change._replace(kind=kind).unsure())
+            outer = outer.scope.outer
 
     def target(self, target: ast.expr, value: ast.expr | None, place: Place) -> None:
         """Assign to whatever stands left of ``=``; without a value it is unknown."""
@@ -197,14 +222,14 @@ class Program:
     def _item(self, target: ast.Subscript, value: ast.expr | None, place: Place) -> None:
         root = target.value
         if isinstance(root, ast.Name):
-            self.bind(root.id, "item" if value else "unknown", place, value, key=target.slice)
+            self.bind(root.id, "item" if value else "change", place, value, key=target.slice)
         elif isinstance(root, ast.Attribute) and root.attr == "environ" and value and written_text(target.slice):
             self.environment.append((written_text(target.slice), value, place._replace(at=self.tick())))
         else:
             while isinstance(root, (ast.Subscript, ast.Attribute)):
                 root = root.value
             if isinstance(root, ast.Name):
-                self.bind(root.id, "unknown", place)
+                self.bind(root.id, "change", place)
 
     def call(self, call: ast.Call, place: Place) -> None:
         """Note a call, and what it does to the thing whose method it is."""
@@ -214,16 +239,16 @@ class Program:
             self.calls.setdefault(function.id, []).append(call)
         if isinstance(function, ast.Attribute):
             self.calls.setdefault(function.attr, []).append(call)
-            if isinstance(function.value, ast.Name) and function.value.id in place.scope.bindings:
+            if isinstance(function.value, ast.Name):
                 self._method(function.value.id, function.attr, call, place)
 
     def _method(self, name: str, method: str, call: ast.Call, place: Place) -> None:
         if method in _CHANGING:
-            self.bind(name, "unknown", place)
+            self.bind(name, "change", place)
         elif method == "update":
             items = update_items(call)
             if items is None:
-                self.bind(name, "unknown", place)
+                self.bind(name, "change", place)
             for key, value in items or ():
                 self.bind(name, "item", place, value, key=key)
 

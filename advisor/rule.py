@@ -14,7 +14,7 @@ written (:class:`lora_advise.reading.Reading`), ``comments`` what silences rules
 
 
 class Rule(NamedTuple):
-    """One check. ``needs`` are the sections without which it is skipped."""
+    """One check. ``needs`` are the sections without which it is skipped, ``wants`` those that it can do without."""
 
     name: str
     code: str
@@ -24,6 +24,7 @@ class Rule(NamedTuple):
     needs: tuple[str, ...]
     since: str
     check: Callable[..., Iterator[Hit]]
+    wants: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -44,14 +45,18 @@ def rule(
     sources: tuple[str, ...],
     since: str = "0.1.0",
 ) -> Callable[[Callable[..., Iterator[Hit]]], Rule]:
-    """Turn a generator function into a :class:`Rule`; its parameter names are the sections that it needs."""
+    """Turn a generator function into a :class:`Rule`; its parameter names are the sections that it needs.
+
+    A section whose parameter has a default is handed over where it is known.
+    """
 
     def wrap(check: Callable[..., Iterator[Hit]]) -> Rule:
         code_object = check.__code__
-        needs = code_object.co_varnames[: code_object.co_argcount]
-        unknown = [n for n in needs if n not in SECTIONS]
+        asked = code_object.co_varnames[: code_object.co_argcount]
+        unknown = [n for n in asked if n not in SECTIONS]
         if unknown:
             raise TypeError(f"rule {name}: no section of the facts is called {unknown[0]}")
-        return Rule(name, code, severity, confidence, sources, needs, since, check)
+        needs = asked[: len(asked) - len(check.__defaults__ or ())]
+        return Rule(name, code, severity, confidence, sources, needs, since, check, asked[len(needs) :])
 
     return wrap

@@ -110,16 +110,12 @@ def _accelerate_deepspeed(config: Config, document: str) -> Sharded:
 
 
 def _by_name(name: str) -> Sharded:
-    """What the last parts of a path say; whether weights go to the CPU is known only from a name that says so."""
-    words = "/".join(name.replace("\\", "/").lower().rsplit("/", 2)[-1:])
-    offload = True if "offload" in words else None
-    for word, sharding in _NAMED[:1]:
-        if word in words:
-            return Sharded(sharding, offload)
-    found = _STAGE.search(words)
-    if found:
-        return Sharded(_STAGES[int(found[1])], offload)
-    return next((Sharded(sharding, offload) for word, sharding in _NAMED if word in words), Sharded())
+    """What the last part of a path says; whether weights go to the CPU is known only from a name that says so."""
+    last = name.replace("\\", "/").lower().rsplit("/", 1)[-1]
+    stage = None if "fsdp" in last else _STAGE.search(last)
+    sharding = _STAGES[int(stage[1])] if stage else next((kind for word, kind in _NAMED if word in last), None)
+    spread_only = sharding in ("none", "ddp")
+    return Sharded(sharding, False if spread_only else True if "offload" in last else None)
 
 
 def mapping_at(config: Config, key: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lora_advise.facts import ModelFacts
 
 _DEFAULTS: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -26,7 +28,18 @@ def every_linear_but_experts(model: ModelFacts | None) -> tuple[str, ...] | str:
     """
     if model is None or not model.num_experts:
         return "all-linear"
-    return tuple(sorted({m.name for m in model.modules if m.kind == "linear" and m.role not in _ENDS}))
+    return every_linear_named(model)
+
+
+def every_linear_named(model: ModelFacts, roles_left_out: tuple[str, ...] = _ENDS) -> tuple[str, ...]:
+    """The names of every ``nn.Linear`` that has none of these roles."""
+    return tuple(sorted({m.name for m in model.modules if m.kind == "linear" and m.role not in roles_left_out}))
+
+
+def paths_of(model: ModelFacts, roles: tuple[str, ...]) -> str | None:
+    """A pattern over the whole paths of all modules with these roles, as ``exclude_modules`` takes it; None without any."""
+    paths = sorted({m.path for m in model.modules if m.role in roles})
+    return "|".join(re.escape(path).replace(r"\*", "[^.]+") for path in paths) or None
 
 
 def peft_default(model: ModelFacts | None) -> tuple[str, ...] | None:

@@ -467,6 +467,9 @@ def statements(inner):
     return st.one_of(
         st.builds(lambda test, one, two: [f"if flip({test}):", *one, "else:", *two], st.integers(0, 9), bodies, bodies),
         st.builds(lambda name, body: [f"for {name} in (1, 2):", *body], st.sampled_from("abci"), bodies),
+        st.builds(lambda name, body, call: ["def w():", f"    global {name}", *body, *call], VARIABLES, bodies, st.sampled_from([["w()"], []])),
+        st.builds(lambda test, body: [f"while flip({test}):", *body, "    break"], st.integers(0, 9), bodies),
+        st.builds(lambda body: ["class K:", *body], bodies),
         st.builds(lambda body: ["try:", *body, "    flop()", "except OopsError:", *body], bodies),
         st.builds(
             lambda name, default, body, call: [f"def g({name}={default}):", *body, call],
@@ -478,6 +481,10 @@ def statements(inner):
 SIMPLE = st.one_of(
     st.builds(lambda name, source: [f"{name} = {source}"], VARIABLES, EXPRESSIONS),
     st.builds(lambda name: [f"{name} += 1"], VARIABLES),
+    st.builds(lambda source: [f"K.p = {source}"], EXPRESSIONS),
+    st.sampled_from(
+        [["d.pop('k')"], ["d.clear()"], ["del d"], ["[d.update(k=c) for c in (7, 8)]"], ["(a := 5)"], ["d |= {'k': 8}"]]
+    ),
     st.builds(lambda one, two, x, y: [f"{one}, {two} = {x}, {y}"], VARIABLES, VARIABLES, EXPRESSIONS, EXPRESSIONS),
     st.builds(lambda key, source: [f"d['{key}'] = {source}"], st.sampled_from("kz"), EXPRESSIONS),
     st.builds(lambda source: [f"d = dict(k={source})"], EXPRESSIONS),
@@ -553,7 +560,6 @@ def test_the_corpus_is_read():
         check_spans(document)
         (found,) = document.configs
         ranks += any(entry.path[1:] == ("r",) and isinstance(entry.value, int) for entry in found.entries)
-        assert found.program, path
     assert ranks > 140
 
 

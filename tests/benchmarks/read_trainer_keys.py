@@ -33,7 +33,9 @@ def names_of(field):
     if isinstance(field.value, ast.Call):
         for keyword in field.value.keywords:
             if keyword.arg in ("alias", "validation_alias"):
-                names += [n.value for n in ast.walk(keyword.value) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+                names += [
+                    n.value for n in ast.walk(keyword.value) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+                ]
     return names
 
 
@@ -64,7 +66,7 @@ def trl(folder):
         own = name.endswith("Config") and "_BaseConfig" in ancestors(name, classes)
         if own or name in ("ModelConfig", "DatasetMixtureConfig") or name.endswith("ScriptArguments"):
             keys |= fields_of(name, classes)
-    return keys
+    return keys | switches_off(folder / "trl") | switches_off(folder / "transformers")
 
 
 def llamafactory(folder):
@@ -74,7 +76,20 @@ def llamafactory(folder):
     for name, (_, fields) in own.items():
         if name.endswith(("Arguments", "Argument")) and name != "EvaluationArguments":
             keys |= set(fields)
+    keys |= switches_off(folder / "transformers") | switches_off(next(folder.rglob("hparams")))
     return {key for key in keys if not key.startswith("_")}
+
+
+def switches_off(folder):
+    """``no_`` and the name of each field that is true by default: the flag that HfArgumentParser adds for it."""
+    nodes = (node for path in sorted(folder.rglob("*.py")) for node in ast.walk(ast.parse(path.read_text("utf-8"))))
+    fields = [
+        n
+        for n in nodes
+        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and isinstance(n.value, ast.Call)
+    ]
+    true = [f for f in fields for k in f.value.keywords if k.arg == "default" and ast.unparse(k.value) == "True"]
+    return {f"no_{field.target.id}" for field in true}
 
 
 def ancestors(name, classes):
