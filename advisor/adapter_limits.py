@@ -1,4 +1,4 @@
-"""Modules that are treated apart: those on which PEFT refuses an adapter (peft 0.21.2, ``tuners/tuners_utils.py``), new heads."""
+"""Modules that are treated apart: those on which an adapter of PEFT raises (peft 0.21.2, ``tuners/tuners_utils.py``), new heads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ _MAMBA_REFUSED = ("out_proj", "conv1d")
 bare weight, past the adapter."""
 
 _TUPLE_ROUTERS = ("llama4", "phimoe")
-"""Types whose router is an ``nn.Linear`` that returns a pair (transformers 5.24: ``Llama4Router``, ``PhimoeTopKRouter``). PEFT
+"""Types whose router is an ``nn.Linear`` that returns several tensors (transformers 5.24: ``Llama4Router``, ``PhimoeTopKRouter``). PEFT
 wraps it, and reads the dtype of what it returns: the first forward pass raises."""
+
+_BLOCKWISE = {"deepseek_v4": ("o_a_proj",)}
+"""Modules that are an ``nn.Linear`` with block-diagonal weights (transformers 5.24: ``DeepseekV4GroupedLinear``). PEFT adds the
+product of a whole matrix to theirs: the first forward pass raises over its shape."""
 
 NEW_HEADS = {
     "deberta": ("pooler", "classifier"),
@@ -22,9 +26,11 @@ NEW_HEADS = {
 
 
 def refused(model: ModelFacts, modules: tuple[LinearModule, ...]) -> tuple[LinearModule, ...]:
-    """Those of the modules on which an adapter of PEFT raises: output projections of Mamba mixers, routers that return a pair."""
+    """Those of the modules on which an adapter of PEFT raises, at once or in the first forward pass.
+
+    Output projections of Mamba mixers, routers that return several tensors, block-diagonal matrices.
+    """
     if model.model_type in _TUPLE_ROUTERS:
         return tuple(module for module in modules if module.role == "router" and module.kind == "linear")
-    if model.model_type not in _MAMBA_TYPES:
-        return ()
-    return tuple(module for module in modules if module.name in _MAMBA_REFUSED)
+    names = _MAMBA_REFUSED if model.model_type in _MAMBA_TYPES else _BLOCKWISE.get(model.model_type, ())
+    return tuple(module for module in modules if module.name in names)

@@ -30,6 +30,7 @@ def decide_targets(draft: Draft) -> tuple[LinearModule, ...]:
 def _targets(draft: Draft) -> tuple[tuple[LinearModule, ...], str, tuple[str, ...], Confidence, str]:
     model = draft.model
     language = tuple(m for m in model.with_role("attention", "mlp", "shared_expert") if m.kind == "linear")
+    language = tuple(m for m in language if m not in refused(model, language))
     if model.kind == "ssm" or not language:
         mixers = tuple(m for m in model.with_role("mixer") if m.kind == "linear" and m.name in ("in_proj", "out_proj"))
         mixers = mixers or tuple(m for m in model.with_role("mixer") if m.kind == "linear")

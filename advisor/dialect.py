@@ -78,3 +78,9 @@ class Dialect(NamedTuple):
     """How a new setting is put into a file of it."""
     newest: str = ""
     """The newest version whose keys these are, with the library's name: ``axolotl 0.18.0``."""
+    known_in: Callable[[Config], frozenset[str]] | None = None
+    """For programs, whose keys hang on the classes that they call: ``known`` for one config."""
+    prepare: Callable[[Config], Config] | None = None
+    """What the trainer does to a config before it reads any setting, such as filling in ``${other.key}``."""
+    closed: Callable[[Config], Mapping[str, frozenset[str]]] | None = None
+    """Groups of a config whose inner keys are all known, with these keys: the trainer refuses any other in there."""

@@ -64,10 +64,17 @@ _ARGUMENTS = {
     "lr_scheduler_type", "save_total_limit", "dataloader_num_workers", "logging_steps", "save_steps", "eval_strategy",
     "evaluation_strategy", "save_strategy", "warmup_ratio", "warmup_steps", "max_grad_norm", "report_to", "learning_rate",
 }  # fmt: skip
+_ADAPTER = {"lora_r", "lora_rank", "lora_dim", "lora_alpha", "lora_target_modules", "lora_dropout"}
 _SURE = {"per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "per_device_eval_batch_size"}
 """Keys that hardly anybody has who does not parse ``TrainingArguments``."""
+_FOREIGN = {
+    "peft_type", "zero_optimization", "compute_environment", "_component_", "finetuning_type", "lora_target", "tuner_type",
+    "train_type", "sft_type", "sequence_len", "peft_config",
+}  # fmt: skip
+_COMMANDS = {"trl", "swift", "megatron", "llamafactory-cli", "lmf", "axolotl", "tune"}
+"""Keys and programs of other trainers, and of files beside a run: also where that trainer leaves the file alone."""
 _OTHERS = re.compile(
-    r"(?:^|_)(?:clm|mlm|glue|classification|seq2seq|translation|summarization|qa|asr|vit|dreambooth)(?:_|\.|$)"
+    r"(?:^|_)(?:mlm|glue|classification|seq2seq|translation|summarization|qa|asr|vit|dreambooth)(?:_|\.|$)"
 )
 
 
@@ -161,14 +168,15 @@ def _recognise(config: Config) -> int:
     if config.shape == "calls" or any(_OTHERS.search(word.rsplit("/", 1)[-1]) for word in config.program):
         return 0
     keys = {str(entry.path[0]) for entry in config.entries}
-    if keys & {"peft_type", "zero_optimization", "compute_environment", "_component_"}:
+    names = {word.rsplit("/", 1)[-1] for word in config.program}
+    if keys & _FOREIGN or names & _COMMANDS:
         return 0
-    lora = bool(keys & {"lora_r", "lora_rank", "lora_alpha", "lora_target_modules"})
+    lora = len(keys & _ADAPTER)
     if keys & _SURE and len(keys & _ARGUMENTS) >= 2:
         return 1
-    return (
-        1 if lora and config.shape == "command" and len(keys & {"lora_r", "micro_batch_size", "cutoff_len"}) >= 2 else 0
-    )
+    if config.shape == "command" and lora and lora + len(keys & {"micro_batch_size", "cutoff_len"}) >= 2:
+        return 1
+    return 1 if lora and keys & (_ARGUMENTS | {"fp16", "bf16", "max_steps", "optim"}) else 0
 
 
 HF = Dialect(
@@ -183,7 +191,7 @@ HF = Dialect(
     defaults={}, known=frozenset(), recognise=_recognise,
     renamed=(
         *RENAMED_ARGUMENTS,
-        Renamed("gradient_checkpointing", "activation_checkpointing", "transformers", "5.23", "deprecated", "transformers-arguments"),
+        Renamed("gradient_checkpointing", "activation_checkpointing", "transformers", "5.23", "deprecated", "transformers-history"),
     ),
     written="json", newest="transformers 5.24",
 )  # fmt: skip

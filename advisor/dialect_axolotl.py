@@ -111,6 +111,8 @@ def _targets(sheet: Sheet) -> None:
         sheet.put("lora.target_modules", modules, "target_modules")
     else:
         sheet.unknown.add("lora.target_modules")
+        if not sheet.has("lora.target_parameters") and not sheet.has("lora_model_dir"):
+            sheet.put("targets_unset", True)
 
 
 def _precision(sheet: Sheet) -> None:

@@ -178,7 +178,7 @@ ATTENTION = Step(("train.attn_implementation",), _attention)
 
 
 RENAMED_ARGUMENTS: tuple[Renamed, ...] = tuple(
-    Renamed(old, new, "transformers", since, "error", "transformers-arguments")
+    Renamed(old, new, "transformers", since, "error", "transformers-history")
     for old, new, since in (
         ("evaluation_strategy", "eval_strategy", "4.41"), ("use_ipex", None, "4.57"), ("overwrite_output_dir", None, "5.0"),
         ("save_safetensors", None, "5.0"), ("no_cuda", "use_cpu", "5.0"), ("fp16_backend", None, "5.0"),

@@ -8,6 +8,7 @@ from lora_advise.dialect_hf import (
     BNB_DEFAULTS,
     EVAL_INTERVAL,
     PEFT_DEFAULTS,
+    RENAMED_ARGUMENTS,
     TRAINING_DEFAULTS,
     TRAINING_STEPS,
     model_step,
@@ -206,11 +207,12 @@ _KEYS = {
     "lora_rank", "template", "additional_target", "enable_liger_kernel", "disable_gradient_checkpointing", "dpo_beta", "dpo_ftx",
 }  # fmt: skip
 _SURE = {"finetuning_type", "lora_target", "stage", "cutoff_len"}
+_TRAINS = {"dataset", "tokenized_path", "do_train", "learning_rate", "per_device_train_batch_size", "num_train_epochs"}
 _FOREIGN = {"base_model", "tuner_type", "train_type", "sft_type", "export_dir", "lora_r", "peft_type", "_component_"}
 
 
 def _recognise(config: Config) -> int:
-    """Keys of its own, in a config that trains: one with a data set that does not switch training off."""
+    """Keys of its own, in a config that trains: one with a data set or a rate that does not switch training off."""
     if config.shape == "calls":
         return 0
     entries = {str(entry.path[0]): entry for entry in config.entries if len(entry.path) == 1}
@@ -221,10 +223,19 @@ def _recognise(config: Config) -> int:
         return 0
     off = entries.get("do_train")
     idle = off is not None and str(off.value).lower() in ("false", "0", "no")
-    if idle or keys & _FOREIGN or not keys & {"dataset", "tokenized_path"} or not keys & _SURE:
+    if idle or keys & _FOREIGN or not keys & _TRAINS or not keys & _SURE:
         return 0
     return named + len(keys & _KEYS)
 
+
+_SINCE: tuple[tuple[str, str | None, str], ...] = (
+    ("dpo_beta", "pref_beta", "0.8.0"), ("orpo_beta", "pref_beta", "0.8.0"), ("dpo_loss", "pref_loss", "0.8.0"),
+    ("dpo_ftx", "pref_ftx", "0.8.0"), ("reserved_label_len", None, "0.8.3"), ("split", None, "0.8.3"),
+    ("vllm_dtype", "infer_dtype", "0.8.3"), ("visual_inputs", None, "0.9.0"), ("image_dir", "media_dir", "0.9.2"),
+    ("image_resolution", "image_max_pixels", "0.9.2"), ("video_resolution", "video_max_pixels", "0.9.2"),
+    ("train_mm_proj_only", "freeze_multi_modal_projector", "0.9.2"), ("new_special_tokens", "add_special_tokens", "0.9.3"),
+)  # fmt: skip
+"""Compared over 9 releases from 0.7.1 to 0.9.5."""
 
 LLAMAFACTORY = Dialect(
     name="llamafactory", title="LLaMA-Factory", framework="llamafactory", lenses=LENSES,
@@ -244,17 +255,9 @@ LLAMAFACTORY = Dialect(
     ),
     defaults={**TRAINING_DEFAULTS, **PEFT_DEFAULTS, **BNB_DEFAULTS, "stack.sharding": "none"},
     known=keys_of("llamafactory"), recognise=_recognise,
-    renamed=tuple(
-        Renamed(old, new, "llamafactory", since, "error", "llamafactory-history")
-        for old, new, since in (
-            ("dpo_beta", "pref_beta", "0.8.0"), ("orpo_beta", "pref_beta", "0.8.0"), ("dpo_loss", "pref_loss", "0.8.0"),
-            ("dpo_ftx", "pref_ftx", "0.8.0"), ("reserved_label_len", None, "0.8.3"), ("split", None, "0.8.3"),
-            ("vllm_dtype", "infer_dtype", "0.8.3"), ("visual_inputs", None, "0.9.0"), ("image_dir", "media_dir", "0.9.2"),
-            ("image_resolution", "image_max_pixels", "0.9.2"), ("video_resolution", "video_max_pixels", "0.9.2"),
-            ("train_mm_proj_only", "freeze_multi_modal_projector", "0.9.2"),
-            ("new_special_tokens", "add_special_tokens", "0.9.3"),
-
-        )
+    renamed=(
+        *(renamed for renamed in RENAMED_ARGUMENTS if renamed.old not in keys_of("llamafactory")),
+        *(Renamed(old, new, "llamafactory", since, "error", "llamafactory-history") for old, new, since in _SINCE),
     ),
     strict=True, newest="llamafactory 0.9.5",
 )  # fmt: skip

@@ -148,6 +148,8 @@ def _targets(sheet: Sheet) -> None:
     elif modules is None:
         chosen = peft_default(sheet.model)
         if chosen is None:
+            if sheet.model is not None:
+                sheet.put("targets_unset", True)
             raise UnknownFact("lora.target_modules")
         sheet.put("lora.target_modules", chosen, said="PEFT's default for this model")
     elif isinstance(modules, tuple):

@@ -13,10 +13,19 @@ _MODULES = {
     "plan": ("dialect_plan", "PLAN"),
     "axolotl": ("dialect_axolotl", "AXOLOTL"),
     "llamafactory": ("dialect_llamafactory", "LLAMAFACTORY"),
+    "llamafactory-v1": ("dialect_llamafactory_v1", "LLAMAFACTORY_V1"),
     "trl": ("dialect_trl", "TRL"),
     "hf": ("dialect_arguments", "HF"),
+    "unsloth": ("dialect_unsloth", "UNSLOTH"),
+    "unsloth-studio": ("dialect_unsloth_studio", "UNSLOTH_STUDIO"),
 }
 """Each dialect's module, in the order in which they are asked; the earlier wins a draw."""
+_PROGRAMS = {
+    "unsloth": ("dialect_unsloth", "UNSLOTH"),
+    "trl": ("dialect_program", "TRL_PROGRAM"),
+    "hf": ("dialect_program", "HF_PROGRAM"),
+}
+"""Those that are written in Python, in the same order."""
 
 
 def names() -> tuple[str, ...]:
@@ -25,17 +34,18 @@ def names() -> tuple[str, ...]:
 
 
 @cache
-def dialect(name: str) -> Dialect:
-    """The dialect of that name. Raises LoraAdviseError for an unknown one."""
+def dialect(name: str, shape: str = "") -> Dialect:
+    """The dialect of that name, as it is in programs where ``shape`` is ``calls``. Raises LoraAdviseError for an unknown one."""
     if name not in _MODULES:
         raise LoraAdviseError(f"{name[:60]!r} is no dialect; choose one of {', '.join(_MODULES)}.")
-    module, attribute = _MODULES[name]
+    module, attribute = (_PROGRAMS if shape == "calls" and name in _PROGRAMS else _MODULES)[name]
     found: Dialect = getattr(import_module(f"lora_advise.{module}"), attribute)
     return found
 
 
 def recognise(config: Config) -> Dialect | None:
     """The trainer with most keys of its own in the config; None where no trainer knows it."""
-    scores = {name: dialect(name).recognise(config) for name in _MODULES}
+    asked = _PROGRAMS if config.shape == "calls" else _MODULES
+    scores = {name: dialect(name, config.shape).recognise(config) for name in asked}
     best = max(scores, key=lambda name: scores[name])
-    return dialect(best) if scores[best] > 0 else None
+    return dialect(best, config.shape) if scores[best] > 0 else None

@@ -38,11 +38,9 @@ def read_shell(text: str, name: str) -> Document:
     script = Script(places)
     left, configs = MAX_ENTRIES, []
     for command in script.commands:
-        reader = _Command(command, places)
-        configs.append(reader.config())
-        left -= len(reader.settings)
-        if left < 0:
-            raise places.error(command.start, f"more than {MAX_ENTRIES:,} settings by here; a run has a few hundred")
+        config = _Command(command, places, left).config()
+        left -= len(config.entries) + len(config.shadowed)
+        configs.append(config)
     return Document(name, text, "shell", tuple(configs), script.comments)
 
 
@@ -54,8 +52,8 @@ class _Setting(NamedTuple):
 class _Command:
     """One command on its way to be a config."""
 
-    def __init__(self, command: Command, places: Places) -> None:
-        self.command, self.places = command, places
+    def __init__(self, command: Command, places: Places, left: int) -> None:
+        self.command, self.places, self._left = command, places, left
         self.settings: list[_Setting] = []
         self.notes = list(command.notes)
         self._positional = 0
@@ -164,6 +162,11 @@ class _Command:
                 self._add(tuple(re.split(r"[./]", found[1])), key, [_behind(field, at + 1)])
 
     def _add(self, path: Path, key: Span | None, values: list[Field]) -> None:
+        self._left -= len(values) + (len(values) != 1)
+        if self._left < 0:
+            raise self.places.error(
+                self.command.start, f"more than {MAX_ENTRIES:,} settings by here; a run has a few hundred"
+            )
         if key is not None and not values:
             self.settings.append(_Setting(Entry(path, True, key, key)))
             return

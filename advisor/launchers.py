@@ -9,7 +9,6 @@ from lora_advise.document import Config, Unresolved
 from lora_advise.facts import Sharding
 from lora_advise.sheet import Sheet
 from lora_advise.side_files import Sharded, accelerate_of, deepspeed_of
-from lora_advise.unknown import UnknownFact
 
 _DEVICES = ("CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _TRL_CONFIGS: dict[str, Sharded] = {
@@ -172,36 +171,41 @@ def _product(one: int | None, other: int | None) -> int | None:
 def put_sharding(sheet: Sheet) -> None:
     """Put ``stack.sharding``, ``stack.cpu_offload`` and ``processes`` on the sheet, from the launcher and from the trainer's
     ``deepspeed``, ``fsdp`` and ``fsdp_config``. ``processes`` is no fact: it is for whoever knows the devices."""
+    put_launch(sheet)
+    own = _own_sharding(sheet)
+    if own is not None:
+        put_spread(sheet, own, "deepspeed", "fsdp", "fsdp_config")
+
+
+def put_launch(sheet: Sheet) -> None:
+    """The launcher's part of :func:`put_sharding`."""
     started = launch(sheet.config, sheet.document)
     if started.processes is not None:
         sheet.facts["processes"] = started.processes
-    own = _own_sharding(sheet)
-    if own is not None:
-        _put(sheet, own.sharding, own.cpu_offload, "deepspeed", "fsdp", "fsdp_config")
-    elif started.sharding is not None:
-        _put(sheet, started.sharding, started.cpu_offload, said="the launcher")
+    if started.sharding is not None:
+        put_spread(sheet, Sharded(started.sharding, started.cpu_offload), said="the launcher")
     elif started.processes is not None and started.processes > 1 and started.settled:
-        _put(sheet, "ddp", False, said="the launcher")
+        put_spread(sheet, Sharded("ddp", False), said="the launcher")
     elif not started.settled or (started.processes is None and started.launcher):
         sheet.unknown |= {"stack.sharding", "stack.cpu_offload"}
+
+
+def put_spread(sheet: Sheet, found: Sharded, *names: str, said: str = "") -> None:
+    """Put how the run is spread on the sheet; what is not known of it is unknown, whatever was there before."""
+    for fact, value in (("stack.sharding", found.sharding), ("stack.cpu_offload", found.cpu_offload)):
+        if value is None:
+            sheet.unknown.add(fact)
+            sheet.facts.pop(fact, None)
+        else:
+            sheet.put(fact, value, *names, said=said)
 
 
 def _own_sharding(sheet: Sheet) -> Sharded | None:
     """What the trainer's own settings say; None where they say nothing."""
     deepspeed, fsdp = sheet.value("deepspeed"), sheet.value("fsdp")
     if deepspeed:
-        if isinstance(deepspeed, Unresolved):
-            raise UnknownFact("deepspeed")
         return deepspeed_of(deepspeed, sheet.document)
     words = " ".join(map(str, fsdp)) if isinstance(fsdp, tuple) else str(fsdp or "").lower()
     if words in ("", "false", "none"):
         return None
     return Sharded("ddp" if "no_shard" in words else "fsdp", "offload" in words)
-
-
-def _put(sheet: Sheet, sharding: Sharding | None, offload: bool | None, *names: str, said: str = "") -> None:
-    for fact, value in (("stack.sharding", sharding), ("stack.cpu_offload", offload)):
-        if value is None:
-            sheet.unknown.add(fact)
-        else:
-            sheet.put(fact, value, *names, said=said)

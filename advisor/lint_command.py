@@ -109,7 +109,7 @@ def _named(document: Document, args: Namespace, settings: Settings) -> FileRepor
 def judged(document: Document, args: Namespace, settings: Settings) -> FileReport | NoConfig:
     """The report of one document, its suppressions and the settings applied."""
     wanted = Wanted(
-        args.dialect, versions_of(args, settings), _given(args, settings), args.pedantic or settings.pedantic,
+        args.dialect, {**_beside(document), **versions_of(args, settings)}, _given(args, settings), args.pedantic or settings.pedantic,
         chosen_rules(args, settings),
     )  # fmt: skip
     report = lint_document(document, wanted)
@@ -118,6 +118,12 @@ def judged(document: Document, args: Namespace, settings: Settings) -> FileRepor
     leveled = [f for f in (_leveled(found, settings.severity) for found in report.findings) if f is not None]
     found = tuple(_per_file(item, document.name, settings) for item in leveled)
     return report._replace(findings=found)
+
+
+def _beside(document: Document) -> Mapping[str, str]:
+    from lora_advise.lint_versions import versions_beside
+
+    return versions_beside(Path(document.name).resolve().parent) if Path(document.name).is_file() else {}
 
 
 def chosen_rules(args: Namespace, settings: Settings) -> tuple[Rule, ...]:

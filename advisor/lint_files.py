@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from lora_advise.dialect import Dialect
-from lora_advise.document import Document, Entry, Span, Unresolved
+from lora_advise.document import Config, Document, Entry, Span, Unresolved
 from lora_advise.engine import LintResult, lint
 from lora_advise.facts import Facts
 from lora_advise.finding import Finding
@@ -108,8 +108,8 @@ def readings_of(document: Document, wanted: Wanted) -> list[tuple[int, Reading]]
     from lora_advise.dialects import dialect, recognise
 
     found = []
-    for number, config in enumerate(document.configs):
-        kind: Dialect | None = dialect(wanted.dialect) if wanted.dialect else recognise(config)
+    for number, config in _runs(document):
+        kind: Dialect | None = dialect(wanted.dialect, config.shape) if wanted.dialect else recognise(config)
         if kind is not None and kind.name == "plan":
             from lora_advise.dialect_plan import read_plan_document
 
@@ -117,6 +117,17 @@ def readings_of(document: Document, wanted: Wanted) -> list[tuple[int, Reading]]
         elif kind is not None and config.entries:
             found.append((number, read_config(kind, config, wanted.versions, wanted.given, document.name)))
     return found
+
+
+def _runs(document: Document) -> Iterator[tuple[int, Config]]:
+    """The configs with their numbers; a program has one for each of its trainers."""
+    for number, config in enumerate(document.configs):
+        if config.shape != "calls":
+            yield number, config
+            continue
+        from lora_advise.program_settings import runs_of
+
+        yield from ((number, run) for run in runs_of(config))
 
 
 def judge(reading: Reading, wanted: Wanted) -> LintResult:

@@ -197,21 +197,20 @@ def width_of(model: ModelFacts) -> Width:
 def _merged(model: ModelFacts, facts: Facts, stack: Stack) -> tuple[int, int]:
     """Bytes of merged weights in one layer: what its backward pass needs again, and what is alive only while they are made.
 
-    PEFT's ``ParamWrapper`` adds the product BA of all experts to the base: the sums are kept in 16 bits with a copy of B in the order of the product, and the product of
-    the last parameter is alive beside them. DoRA multiplies an identity of size d_in through A and B and adds the base for
+    PEFT's ``ParamWrapper`` adds the product BA of all experts to the base in one operation (``_LoraFactorsProxy``), and the
+    sums are kept in 16 bits; a router's product is made by itself. DoRA multiplies an identity of size d_in through A and B and adds the base for
     its norm, one matrix at a time (``tuners/lora/dora.py``).
     """
     lora = facts.lora
     if lora is None:
         return 0, 0
     experts: list[int] = []
-    largest, copies = 0, 0
+    largest = 0
     for target in targets(model, lora):
         m = target.module
         if m.kind == "parameter":
             experts.append(m.weights // max(1, model.num_hidden_layers))
-            copies += 2 * lora.r * m.d_out * m.experts * m.count // max(1, model.num_hidden_layers)
         elif lora.use_dora:
             largest = max(largest, (m.d_in * m.d_in + 2 * m.d_in * m.d_out) * stack.adapter_bytes)
     product = 4 if stack.mode in ("no-amp", "kbit") else 2
-    return 2 * sum(experts) + copies, largest + product * min(experts, default=0)
+    return 2 * sum(experts), largest + product * min(experts, default=0)

@@ -20,7 +20,7 @@ ARGUMENTS, TRAINER, LORA, WRAP, LOADER, QUANT, MASK = (
 _TRL_CONFIGS = re.compile(
     r"(?:SFT|DPO|KTO|ORPO|CPO|GRPO|RLOO|PPO|Reward|GKD|GOLD|BCO|PRM|OnlineDPO|NashMD|XPO|SDFT|SDPO|TPO|AsyncGRPO)Config"
 )
-_NO_MODEL = re.compile(r"Tokenizer|Processor|FeatureExtractor|Config|Peft|Scheduler|Pipeline|^VAE|Dataset|Tool|SentenceTransformer$")
+_NO_MODEL = re.compile(r"Tokenizer|Processor|FeatureExtractor|Config|Peft|Scheduler|Pipeline|^VAE|Dataset|Tool")
 _MOST_HOPS = 8
 
 

@@ -256,9 +256,9 @@ class Calls:
             if bound.kind != "value" or bound.node is None or bound.place.scope is not site.scope:
                 continue
             default = field_default(bound.node)
-            if not isinstance(self.values.value(default, bound.place), Unresolved):
+            if not isinstance(self.values.value(default, bound.read or bound.place), Unresolved):
                 key = self._key(bound.key) if isinstance(bound.key, ast.Name) else None
-                self._put_value((site.node.name, name), default, bound.place, key)
+                self._put_value((site.node.name, name), default, bound.read or bound.place, key)
 
     def _option(self, option: Option) -> None:
         if option.default is None:

@@ -45,7 +45,7 @@ def _further(node: ast.expr) -> ast.expr | None:
 
 def _class_of_binding(lookup: Lookup, bound: Binding) -> Scope | None:
     if bound.kind == "part" and bound.node:
-        return _parsed(lookup, bound.node, bound.place, bound.key)
+        return _parsed(lookup, bound.node, bound.read or bound.place, bound.key)
     return bound.scope
 
 
@@ -83,7 +83,7 @@ def class_attribute(lookup: Lookup, scope: Scope, name: str, hops: int = 0) -> F
     if name in scope.bindings:
         bound = scope.bindings[name][-1]
         whole = bound.kind == "value" and bound.node and not bound.place.blocks
-        return Found(field_default(bound.node), bound.place) if whole and bound.node else None
+        return Found(field_default(bound.node), bound.read or bound.place) if whole and bound.node else None
     site = lookup.program.classes.get(scope)
     for base in site.node.bases if site and hops < 8 else ():
         kind = class_of(lookup, base, site.place) if site else None

@@ -107,8 +107,7 @@ class Lookup:
             return Found(bound.node, outer) if outer else None
         if bound.kind != "value" or bound.node is None:
             return None
-        found = Found(bound.node, bound.place)
-        return None if _changed(since) and not is_dict(bound.node) else found
+        return None if _changed(since) and not is_dict(bound.node) else bound.value()
 
     def _overridden(self, parameter: Parameter) -> bool:
         """Whether some call in the file gives that parameter, or may give it."""
@@ -124,8 +123,7 @@ class Lookup:
         if isinstance(node.value, ast.Name):
             for event in self.binding(node.value.id, place)[1]:
                 if event.kind == "change" or (event.kind == "attribute" and event.key == node.attr):
-                    sure = event.node and event.place.sure_at(place.blocks)
-                    return Found(event.node, event.place) if sure and event.node else None
+                    return event.value() if event.place.sure_at(place.blocks) else None
         made = self.follow(node.value, place)
         scope = class_of(self, node.value, place)
         given = keyword_of(made.node, node.attr)
@@ -172,8 +170,7 @@ class Lookup:
                 key = constant_key(event.key)
                 if key is None or event.kind == "change":
                     return None
-                sure = event.node and event.place.sure_at(place.blocks)
-                value = Found(event.node, event.place) if sure and event.node else None
+                value = event.value() if event.place.sure_at(place.blocks) else None
                 items[key] = Item(event.key if isinstance(event.key, (ast.expr, ast.keyword)) else None, value)
         return items
 

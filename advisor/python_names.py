@@ -87,6 +87,12 @@ class Binding(NamedTuple):
     parameter: Parameter | None = None
     scope: Scope | None = None
     """Of a class."""
+    read: Place | None = None
+    """Where and when the value was computed: in ``a, b = b, a`` before all of its bindings."""
+
+    def value(self) -> Found | None:
+        """The value as an expression, where it was computed."""
+        return Found(self.node, self.read or self.place) if self.node else None
 
     def unsure(self) -> Binding:
         """The same at no certain moment."""
@@ -167,7 +173,8 @@ class Program:
 
     def bind(self, name: str, kind: Kind, place: Place, node: ast.expr | None = None, **more: object) -> None:
         """Note what happens to a name."""
-        made = Binding(kind, place._replace(at=self.tick()), node, **more)  # type: ignore[arg-type]
+        now = place._replace(at=self.tick())
+        made = Binding(kind, now, node, **{"read": place if place.at else now, **more})  # type: ignore[arg-type]
         if kind in CHANGES and place.scope.kind != "module" and not place.scope.has(name):
             self._disturb(name, made)
             return
@@ -215,9 +222,9 @@ class Program:
             outer = place.scope.outer
             if root.id == "self" and outer is not None and outer.scope.kind == "class":
                 inside = outer._replace(blocks=(*outer.blocks, *place.blocks))
-                self.bind(target.attr, "value" if value else "unknown", inside, value)
+                self.bind(target.attr, "value" if value else "unknown", inside, value, read=place)
         if value is not None:
-            self.events.append(AttributeSet(target, value, place._replace(at=self.tick())))
+            self.events.append(AttributeSet(target, value, place))
 
     def _item(self, target: ast.Subscript, value: ast.expr | None, place: Place) -> None:
         root = target.value
@@ -234,6 +241,7 @@ class Program:
     def call(self, call: ast.Call, place: Place) -> None:
         """Note a call, and what it does to the thing whose method it is."""
         self.events.append(CallSite(call, place._replace(at=self.tick())))
+        place = place._replace(at=self._clock)
         function = call.func
         if isinstance(function, ast.Name):
             self.calls.setdefault(function.id, []).append(call)

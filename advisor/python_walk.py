@@ -48,7 +48,7 @@ class Walk:
             if isinstance(node, ast.Call):
                 self.program.call(node, here)
             elif isinstance(node, ast.NamedExpr):
-                self.program.target(node.target, node.value, self._block(here))
+                self.program.target(node.target, node.value, self._now(self._block(here)))
             elif isinstance(node, ast.Lambda):
                 here = self._function_scope(node, here)
             elif isinstance(node, _COMPREHENSIONS):
@@ -87,16 +87,20 @@ class Walk:
 
     def _assign(self, node: ast.Assign, place: Place) -> None:
         self._expression(node.value, place)
+        now = self._now(place)
         for target in node.targets:
-            self.program.target(target, node.value, place)
+            self.program.target(target, node.value, now)
 
     def _annotated(self, node: ast.AnnAssign, place: Place) -> None:
         if node.value:
             self._expression(node.value, place)
-            self.program.target(node.target, node.value, place)
+            self.program.target(node.target, node.value, self._now(place))
 
     def _augmented(self, node: ast.AugAssign, place: Place) -> None:
+        """``+=`` changes the thing, and may bind the name of a class body anew."""
         self._expression(node.value, place)
+        if isinstance(node.target, ast.Name):
+            self.program.bind(node.target.id, "change", place)
         self.program.target(node.target, None, place)
 
     def _for(self, node: ast.For | ast.AsyncFor, place: Place) -> None:

@@ -71,6 +71,10 @@ def read_config(
     ``given`` are whole sections that the command line says: ``model``, ``data``, ``hardware``, ``task``. ``document`` is
     the document's path, beside which files lie that the config names.
     """
+    if dialect.prepare is not None:
+        config = dialect.prepare(config)
+    if dialect.known_in is not None:
+        dialect = dialect._replace(known=dialect.known_in(config))
     sheet = Sheet(dialect, config, versions, document)
     for lens in dialect.lenses:
         if "." in lens.name and lens.name in sheet.written and sheet.written[lens.name].value is not None:
@@ -202,11 +206,25 @@ _STAND_INS: dict[str, dict[str, Any]] = {
 def _leftover(sheet: Sheet) -> tuple[tuple[Entry, ...], tuple[tuple[Entry, int], ...]]:
     """Settings that the trainer does not know, and those under an outdated name."""
     outdated = {r.old: n for n, r in enumerate(sheet.dialect.renamed)}
+    closed = sheet.dialect.closed(sheet.config) if sheet.dialect.closed else {}
+    bound = {entry.via for entry in sheet.config.entries}
     strangers, old = [], []
     for entry in sheet.config.entries:
         key = dotted(entry.path)
         if key in outdated:
             old.append((entry, outdated[key]))
-        elif len(entry.path) == 1 and sheet.is_stranger(key):
+        elif len(entry.path) == 2 and entry.path[0] in closed:
+            if entry.path[1] not in closed[str(entry.path[0])]:
+                strangers.append(entry)
+        elif entry.span in bound:
+            continue
+        elif (len(entry.path) == 1 or _is_keyword(entry, sheet)) and sheet.is_stranger(key):
             strangers.append(entry)
     return tuple(strangers), tuple(old)
+
+
+def _is_keyword(entry: Entry, sheet: Sheet) -> bool:
+    """Whether it is an argument of a call whose keywords are known."""
+    if sheet.config.shape != "calls" or len(entry.path) != 2 or not isinstance(entry.path[1], str):
+        return False
+    return any(key.startswith(f"{entry.path[0]}.") for key in sheet.dialect.known)

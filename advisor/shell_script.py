@@ -13,7 +13,7 @@ from lora_advise.errors import LoraAdviseError
 from lora_advise.shell_fields import ASSIGNMENT, UNKNOWN, Field, arguments_in
 from lora_advise.shell_tokens import Operator, Word
 from lora_advise.shell_variables import Variables
-from lora_advise.shell_words import Lexer
+from lora_advise.shell_words import MOST_WORDS, Lexer
 
 INERT = frozenset({
     *("echo", "printf", "set", "shift", "test", "[", "[[", "alias", "return", "exit", "cd", "source", ".", "cat", "trap"),
@@ -58,7 +58,7 @@ class Script:
         self._before = ""
         self._last: Command | None = None
         self._prefix: list[Field] = []
-        self._level = 0
+        self._level = self._arguments = 0
         lexer = Lexer(places)
         self.comments = tuple(lexer.comments)
         self._read(lexer.tokens)
@@ -165,6 +165,11 @@ class Script:
         """Keep the command that begins after so many assignments, if it has settings."""
         own = [self.variables.assigned(word) for word in words[:count]]
         fields = [field for word in words[count:] for field in self.variables.fields(word)]
+        self._arguments += len(fields)
+        if self._arguments > MOST_WORDS:
+            raise self.places.error(
+                words[0].start, f"more than {MOST_WORDS:,} arguments by here, more than any launch has"
+            )
         if not fields or fields[0].text in INERT or self._string(fields):
             return
         fields = [*self._prefix, *fields]
@@ -252,7 +257,7 @@ def _string_at(fields: list[Field]) -> tuple[int, Field] | None:
     if len(fields) > 1 and fields[0].text == "eval":
         return 0, fields[1]
     for number, field in enumerate(fields):
-        if field.text.startswith("--wrap="):
+        if field.text.startswith("--wrap=") and field.pieces[0].exact and field.pieces[0].text.startswith("--wrap="):
             return number, field._replace(start=field.start + len("--wrap="))
         if field.text.endswith("sh") and _SHELLS.fullmatch(field.text):
             string = number + 2

@@ -30,6 +30,9 @@ _NAME = re.compile(r"\$([A-Za-z_]\w*|[0-9@*#?$!-])", re.ASCII)
 _BRACED = re.compile(r"\$\{([A-Za-z_]\w*|[0-9@*]+)(\[[@*]\])?(?:\}|(:?[-=+?]))", re.ASCII)
 _PLACEHOLDER = re.compile(r"<[A-Za-z][\w./-]*>(?=[\s;\"']|$)")
 _ASSIGNS = re.compile(r"[A-Za-z_]\w*\+?=", re.ASCII)
+_SIMPLE = re.compile(r"[A-Za-z0-9_./:,@%+~^-]+(?:=[A-Za-z0-9_./:,@%+~^=-]*)?(?=[ \t\n])")
+MOST_WORDS = 100_000
+"""Five times MAX_ENTRIES."""
 
 
 class Lexer:
@@ -47,6 +50,8 @@ class Lexer:
         self._depth = self._written = position = 0
         while position < self.end:
             position = self._token(position)
+            if len(self.tokens) > MOST_WORDS:
+                raise self._error(position, f"more than {MOST_WORDS:,} words by here, more than a script for a run has")
         if start:
             self.tokens = [moved(token, start) for token in self.tokens]
 
@@ -56,6 +61,10 @@ class Lexer:
     def _token(self, at: int) -> int:
         if blank := _BLANK.match(self.text, at):
             return blank.end()
+        if not self._after and (simple := _SIMPLE.match(self.text, at)):
+            end = simple.end()
+            self.tokens.append(Word(at, end, (Part("text", simple[0], at, end),)))
+            return end
         if self.text[at] == "#":
             return self._comment(at)
         if found := _REDIRECT.match(self.text, at):

@@ -15,7 +15,9 @@ _DEFAULTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("query_key_value",): ("bloom", "gpt_neox", "chatglm", "falcon", "RefinedWeb", "RefinedWebModel"),
     ("q", "v"): ("t5", "mt5"), ("c_attn",): ("gpt2", "gpt_bigcode"), ("Wqkv",): ("mpt",), ("qkv_proj",): ("codegen",),
     ("q_proj", "v_proj", "fc1", "fc2"): ("phi",), ("query_proj", "value_proj"): ("deberta-v2",), ("in_proj",): ("deberta",),
-    ("q_proj", "k_proj", "v_proj", "o_proj"): ("nemotron_h",),
+    ("q_proj", "k_proj", "v_proj", "o_proj"): ("nemotron_h",), ("c_proj", "c_attn"): ("btlm",),
+    ("q", "v", "q_proj", "v_proj"): ("blip-2",), ("key", "value", "receptance", "output"): ("rwkv",),
+    ("r_proj", "k_proj", "v_proj", "o_proj", "key", "value"): ("rwkv7",),
 }  # fmt: skip
 """peft 0.21.2, ``TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING``, turned round: what it adapts when no module is named."""
 _ENDS = ("embedding", "lm_head", "head", "vision", "audio", "projector")
@@ -42,8 +44,10 @@ def paths_of(model: ModelFacts, roles: tuple[str, ...]) -> str | None:
     return "|".join(re.escape(path).replace(r"\*", "[^.]+") for path in paths) or None
 
 
-def peft_default(model: ModelFacts | None) -> tuple[str, ...] | None:
+def peft_default(model: ModelFacts | None) -> tuple[str, ...] | str | None:
     """The modules that PEFT adapts when none is named; None where the model is not known or PEFT refuses to choose."""
     if model is None:
         return None
+    if model.model_type == "gemma4":
+        return r".*language_model\..*\.(q_proj|v_proj)"
     return next((names for names, kinds in _DEFAULTS.items() if model.model_type in kinds), None)

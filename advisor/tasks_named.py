@@ -7,7 +7,7 @@ import re
 from lora_advise.document import Config
 
 _WORDS = re.compile(r"[a-z]+")
-_KNOWN = {"sft", "dpo", "kto", "orpo", "cpo", "simpo", "grpo", "gspo", "rloo", "ppo", "reward"}
+_KNOWN = {"sft", "dpo", "kto", "orpo", "cpo", "simpo", "grpo", "gspo", "rloo", "ppo", "reward", "clm"}
 _OTHER = {"online", "distillation", "gold", "gkd", "tpo", "bco", "prm", "xpo", "nash", "sdft", "sdpo"}
 """Methods that are none of ours: a script of these is not one of the method whose name it has beside it."""
 
@@ -18,7 +18,7 @@ def task_words(config: Config, document: str = "") -> tuple[str, ...]:
         words = [w for part in place for w in _WORDS.findall(part.rsplit("/", 1)[-1].lower())]
         if _OTHER & set(words):
             return ()
-        found = tuple(dict.fromkeys(w for w in words if w in _KNOWN))
+        found = tuple(dict.fromkeys("pt" if w == "clm" else w for w in words if w in _KNOWN))
         if found:
             return found if len(found) == 1 else ()
     return ()

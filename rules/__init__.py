@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_advise.rule import Rule
 from lora_advise.rules.batch import BATCH_RULES
+from lora_advise.rules.conflicts import CONFLICT_RULES
 from lora_advise.rules.data import DATA_RULES
 from lora_advise.rules.data_quality import DATA_QUALITY_RULES
 from lora_advise.rules.dropout import DROPOUT_RULES
@@ -16,15 +17,20 @@ from lora_advise.rules.keys import KEY_RULES
 from lora_advise.rules.memory_fit import MEMORY_RULES
 from lora_advise.rules.precision import PRECISION_RULES
 from lora_advise.rules.preference import PREFERENCE_RULES
+from lora_advise.rules.preference_low import PREFERENCE_LOW_RULES
 from lora_advise.rules.quantization import QUANTIZATION_RULES
 from lora_advise.rules.rank import RANK_RULES
 from lora_advise.rules.rate import RATE_RULES
+from lora_advise.rules.rate_low import RATE_LOW_RULES
 from lora_advise.rules.refused_targets import REFUSED_TARGET_RULES
+from lora_advise.rules.safety import SAFETY_RULES
 from lora_advise.rules.saved_modules import SAVED_RULES
 from lora_advise.rules.scale import SCALE_RULES
 from lora_advise.rules.schedule import SCHEDULE_RULES
 from lora_advise.rules.serving import SERVING_RULES
 from lora_advise.rules.suppression import SUPPRESSION_RULES
+from lora_advise.rules.target_share import TARGET_SHARE_RULES
+from lora_advise.rules.target_words import TARGET_WORD_RULES
 from lora_advise.rules.targets import TARGET_RULES
 from lora_advise.rules.values import VALUE_RULES
 from lora_advise.rules.variants import VARIANT_RULES
@@ -35,9 +41,12 @@ if TYPE_CHECKING:
 RULES: tuple[Rule, ...] = (
     *SCALE_RULES,
     *RATE_RULES,
+    *RATE_LOW_RULES,
     *RANK_RULES,
     *DROPOUT_RULES,
     *TARGET_RULES,
+    *TARGET_SHARE_RULES,
+    *TARGET_WORD_RULES,
     *SAVED_RULES,
     *REFUSED_TARGET_RULES,
     *PRECISION_RULES,
@@ -49,10 +58,13 @@ RULES: tuple[Rule, ...] = (
     *SCHEDULE_RULES,
     *EVALUATION_RULES,
     *PREFERENCE_RULES,
+    *PREFERENCE_LOW_RULES,
     *VARIANT_RULES,
     *SERVING_RULES,
     *KEY_RULES,
     *VALUE_RULES,
+    *CONFLICT_RULES,
+    *SAFETY_RULES,
     *SUPPRESSION_RULES,
 )
 """Every rule that judges a configuration, in the order of its family and code."""

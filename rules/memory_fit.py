@@ -17,8 +17,8 @@ from lora_advise.facts import (
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.plan import MemoryVerdict
 from lora_advise.rule import rule
-from lora_advise.unknown import unknown_fields
 from lora_advise.section import Section, stated
+from lora_advise.unknown import unknown_fields
 
 
 def _changes(verdict: MemoryVerdict) -> tuple[Change, ...]:

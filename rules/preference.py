@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lora_advise.facts import Facts, LoraFacts, TaskFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.rates import format_lr
+from lora_advise.reading import Reading
 from lora_advise.rule import rule
 from lora_advise.rules.precision import initialization
 from lora_advise.rules.scale import explain, judge, ways_back
@@ -150,8 +151,20 @@ def group_too_small(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]:
         )
 
 
+def _generation_batch(config: Reading, train: TrainFacts, facts: Facts) -> tuple[int, str] | None:
+    """The completions of one generation with the setting that makes them, where a file sets it apart from the batch."""
+    whole, steps = config.value("generation_batch_size"), config.value("steps_per_generation")
+    if whole is not None:
+        return int(whole), "generation_batch_size"
+    if steps is not None:
+        return int(steps) * train.per_device_train_batch_size * facts.data_parallel, "steps_per_generation"
+    return None
+
+
 @rule("group-splits-batch", "PRF806", Severity.ERROR, Confidence.FACT, ("trl-code",))
-def group_splits_batch(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+def group_splits_batch(
+    task: TaskFacts, train: TrainFacts, facts: Facts, config: Reading | None = None
+) -> Iterator[Hit]:
     """The batch of completions cannot be divided into whole groups.
 
     Why: TRL generates micro-batch * accumulation * devices completions at a time, in whole groups.
@@ -162,10 +175,22 @@ def group_splits_batch(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iter
         task: {name: grpo, family: rl, trainer: grpo}
         train: {learning_rate: 0.00001, num_generations: 8, eval_strategy: "no", load_best_model_at_end: false}
     Evidence: the check in GRPOConfig.
-    Known problems: generation_batch_size can be set apart in TRL; it is not among the facts.
+    Known problems: generation_batch_size and steps_per_generation, which set the number apart, are read from files only.
     """
-    size, group = facts.effective_batch, train.num_generations
-    if task.trainer != "grpo" or size is None or group is None or group < 2 or size % group == 0:
+    group, own = train.num_generations, None
+    if task.trainer != "grpo" or group is None or group < 2:
+        return
+    if config is not None:
+        own = _generation_batch(config, train, facts)
+    size = own[0] if own else facts.effective_batch
+    if size is None or size % group == 0:
+        return
+    if own:
+        yield Hit(
+            f"{own[1]} gives {size} completions at a time, which cannot be divided into groups of {group}: choose a multiple "
+            "of the group.",
+            ("train.num_generations", f"config.{own[1]}"),
+        )
         return
     accumulation = train.gradient_accumulation_steps
     while size * accumulation // train.gradient_accumulation_steps % group:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_advise.facts import DataFacts, LoraFacts, ModelFacts, TaskFacts
+from lora_advise.facts import DataFacts, Facts, LoraFacts, ModelFacts, TaskFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.rule import rule
 
@@ -201,6 +201,35 @@ def rank_off_grid(lora: LoraFacts) -> Iterator[Hit]:
         )
 
 
+@rule("rank-tiny", "RNK211", Severity.NOTE, Confidence.MEASURED, ("tinker-sweep", "lwr-2025", "hu-2021"))
+def rank_tiny(lora: LoraFacts, facts: Facts) -> Iterator[Hit]:
+    """A rank of one or two is used outside reinforcement learning.
+
+    Why: so few directions hold little that is new. A rank of 8 costs a few megabytes more.
+    Example:
+        lora: {r: 1}
+    Instead:
+        lora: {r: 8}
+    Evidence: at its best rate, rank 1 cost 1.1 % of the loss on average and 2.1 % at worst over 24 swept models, rank 16
+        0.4 %; a reported run with r 1 was healed by a larger rank.
+    Known problems: a small shift of style fits into rank 1, and the first paper on LoRA found little difference, so it is a
+        note. Nothing is said of classification and of encoders, nor of fewer than 500 rows.
+    """
+    task, data, model = facts.task, facts.data, facts.model
+    if lora.r > 2 or (task is not None and task.family not in ("sft", "pretraining")):
+        return
+    if (data is not None and data.examples < 500) or (
+        model is not None and model.kind in ("encoder", "encoder-decoder")
+    ):
+        return
+    yield Hit(
+        f"Rank {lora.r} leaves {'one direction' if lora.r == 1 else 'two directions'} of change in every matrix: rank 1 cost "
+        "1.1 % of the loss on average at its best learning rate. Set r to 8 and keep alpha.",
+        ("lora.r",),
+        (Change("lora.r", 8),),
+    )
+
+
 RANK_RULES = (
     data_exceed_capacity,
     rank_unused,
@@ -208,4 +237,5 @@ RANK_RULES = (
     rl_rank_large,
     rl_rank_tiny,
     rank_off_grid,
+    rank_tiny,
 )

@@ -98,11 +98,11 @@ def travel_too_short(lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterat
         from zero. A low rate needs many steps, a short run a high rate.
     Example:
         task: {name: continued-pretraining, family: pretraining}
-        train: {learning_rate: 0.00001, max_steps: 80, loss_on: all}
+        train: {learning_rate: 0.00001, max_steps: 80, warmup_steps: 5, loss_on: all}
         data: {format: text}
     Instead:
         task: {name: continued-pretraining, family: pretraining}
-        train: {learning_rate: 0.0001, max_steps: 80, loss_on: all}
+        train: {learning_rate: 0.0001, max_steps: 80, warmup_steps: 5, loss_on: all}
         data: {format: text}
     Evidence: 1e-5 over 100 steps at alpha 16, a product of 4e-3, was reported as a run without any effect; runs that learn
         come to 0.1 and more.
@@ -142,12 +142,12 @@ def rate_high_at_large_rank(config: Reading, lora: LoraFacts, train: TrainFacts,
         r 16 was not chosen for: the best rate falls with the square root of alpha.
     Example:
         hf: |
-            accelerate launch train.py --model_name_or_path meta-llama/Llama-3.1-8B --lora_rank 256 \\
-                --learning_rate 2e-4 --per_device_train_batch_size 4 --gradient_accumulation_steps 4 --bf16 true
+            {"model_name_or_path": "meta-llama/Llama-3.1-8B", "lora_rank": 256, "learning_rate": 2e-4, "bf16": true,
+             "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "max_grad_norm": 1.0}
     Instead:
         hf: |
-            accelerate launch train.py --model_name_or_path meta-llama/Llama-3.1-8B --lora_rank 256 --lora_alpha 32 \\
-                --learning_rate 2e-4 --per_device_train_batch_size 4 --gradient_accumulation_steps 4 --bf16 true
+            {"model_name_or_path": "meta-llama/Llama-3.1-8B", "lora_rank": 256, "learning_rate": 2e-4, "bf16": true,
+             "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "max_grad_norm": 1.0, "lora_alpha": 32}
     Evidence: one reported run, r 256 at 2e-4, whose loss rose from 4.3 to 15. At a fixed alpha the rank hardly changes the
         best rate (190 runs of our own).
     Known problems: only where alpha is unknown; a known one is judged by scale-times-rate-high.

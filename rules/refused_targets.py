@@ -37,8 +37,8 @@ def targets_refused_by_peft(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]
         names = dict.fromkeys(m.name for m in barred)
         kept = tuple(dict.fromkeys(m.name for m in chosen if m.kind == "linear" and m not in barred))
         yield Hit(
-            f"PEFT refuses an adapter on {', '.join(names)} of {model.name} (model type {model.model_type}) and raises "
-            "when the run starts: leave it out of target_modules.",
+            f"An adapter of PEFT on {', '.join(names)} of {model.name} (model type {model.model_type}) raises when the run "
+            "starts: leave it out of target_modules.",
             ("lora.target_modules",),
             (Change("lora.target_modules", language_targets(model) or kept),),
         )

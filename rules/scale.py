@@ -25,6 +25,8 @@ from lora_advise.rates import (
 from lora_advise.rule import rule
 
 SUPERVISED = ("sft", "classification", "pretraining", "reward")
+UNSWEPT = 2e-5 * sqrt(32)
+"""Half of the lowest E2 that was swept (tinker-sweep, 4e-5 at alpha 32)."""
 MEASURED_CLIFF = 3e-3 * sqrt(32)
 """E2 at which about 101 of 112 runs diverged (tinker-sweep)."""
 
@@ -179,13 +181,15 @@ def _low_factor(facts: Facts) -> float:
     return factor
 
 
-def _low_hits(facts: Facts, wanted: Region, say: str) -> Iterator[Hit]:
+def _low_hits(facts: Facts, wanted: Region, say: str, sure: float | None = None) -> Iterator[Hit]:
+    """Runs in that region; above ``sure`` (E2) a note, where that is given."""
     task, lora, train = facts.task, facts.lora, facts.train
     judged = judge(facts)
     if judged is None or task is None or lora is None or train is None or task.name in ADVISED_LOW:
         return
     value, bounds, _ = judged
-    if region(value * _low_factor(facts), bounds) != wanted:
+    judged_value = value * _low_factor(facts)
+    if region(judged_value, bounds) != wanted:
         return
     rate = ways_back(lora, train, value, bounds).rate
     copied = " It is a rate of full fine-tuning, a tenth of what adapters take." if train.learning_rate <= 5e-5 else ""
@@ -195,6 +199,7 @@ def _low_hits(facts: Facts, wanted: Region, say: str) -> Iterator[Hit]:
         f"is {format_lr(bounds.best)}.{copied} Raise the learning rate towards {format_lr(rate.value)}.",
         ("train.learning_rate", "lora.lora_alpha"),
         (rate,),
+        Severity.NOTE if sure is not None and sure <= judged_value else None,
     )
 
 
@@ -211,11 +216,13 @@ def adapter_under_driven(task: TaskFacts, lora: LoraFacts, train: TrainFacts, fa
     Instead:
         train: {learning_rate: 0.0003}
     Evidence: 4e-5 at alpha 32 cost 2.5 % on average and 9.9 % at worst over 35 swept models; 3e-4 cost 0.2 %.
-    Known problems: continuing an adapter that is already good may want such a rate. In fp16, and for QLoRA from 30 B
+    Known problems: about one in ten of the files that trainers ship is so slow, most of them demonstrations, or files that
+        leave the rate to a default meant for full fine-tuning; their learning is as slow as anybody's. It is a warning below
+        half of the lowest rate that was swept, else a note. Continuing an adapter that is already good may want such a rate. In fp16, and for QLoRA from 30 B
         on, where
         recipes halve the rate, the bound is halved too.
     """
-    yield from _low_hits(facts, "very low", "hardly moves the adapter")
+    yield from _low_hits(facts, "very low", "hardly moves the adapter", UNSWEPT)
 
 
 @rule("rate-conservative", "LRS104", Severity.NOTE, Confidence.CONVENTION, ("tinker-sweep",))

@@ -8,10 +8,15 @@ from difflib import get_close_matches
 
 from lora_advise.facts import LinearModule, LoraFacts, ModelFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
+from lora_advise.reading import Reading
 from lora_advise.rule import rule
 
 PATTERN_SIGNS = re.compile(r"[*+?^$|()\[\]{}\\]")
 """Characters that only a regular expression has."""
+
+
+ALL_WORDS = {"all", "alllinear", "alllinears", "alllinearlayers", "alllayers", "allmodules", "linearall", "alllin"}
+"""Spellings of the word for all linear layers, without hyphens."""
 
 
 def matches(module: LinearModule, entry: str) -> bool:
@@ -34,6 +39,13 @@ def language_targets(model: ModelFacts) -> tuple[str, ...]:
     return tuple(dict.fromkeys(m.name for m in modules if m.kind == "linear"))
 
 
+def all_word(entry: str, config: Reading | None = None) -> bool:
+    """Whether an entry is PEFT's word for all linear layers; in a file, any word that was meant so (TGT317 judges those)."""
+    if entry.lower() == "all-linear" and config is None:
+        return True
+    return config is not None and re.sub(r"[\s_\-]+", "", entry.lower()) in ALL_WORDS
+
+
 def _meant(entry: str, names: list[str]) -> list[str]:
     """The modules that a wrong name may mean: the halves of a fused one, else the closest spelling."""
     halves = [name for name in dict.fromkeys(names) if set(name.split("_")) < set(entry.split("_"))]
@@ -41,7 +53,7 @@ def _meant(entry: str, names: list[str]) -> list[str]:
 
 
 @rule("target-matches-nothing", "TGT301", Severity.ERROR, Confidence.FACT, ("peft-code",))
-def target_matches_nothing(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
+def target_matches_nothing(model: ModelFacts, lora: LoraFacts, config: Reading | None = None) -> Iterator[Hit]:
     """A name in target_modules matches no module of the model.
 
     Why: PEFT raises only when none of the names matches. A name that matches nothing beside others is dropped in
@@ -62,7 +74,8 @@ def target_matches_nothing(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
             ("lora.target_modules",),
             (Change("lora.target_modules", language_targets(model)),),
         )
-    entries = [e for e in lora.target_modules if e != "all-linear" and not PATTERN_SIGNS.search(e)]
+    entries = [e for e in lora.target_modules if not all_word(e, config) and not PATTERN_SIGNS.search(e)]
+    entries = [e for e in entries if any(c.isalnum() for c in e)]
     missing = [e for e in entries if not any(matches(m, e) for m in model.modules if m.kind != "parameter")]
     if not missing:
         return
@@ -70,6 +83,9 @@ def target_matches_nothing(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
     names = [m.name for m in model.modules if m.kind == "linear"]
     near = [name for entry in missing for name in _meant(entry, names)]
     hint = f"; did you mean {', '.join(dict.fromkeys(near))}?" if near else "."
+    if any(entry.endswith(",") for entry in missing):
+        near = [entry.rstrip(",") for entry in missing if entry.rstrip(",") in names]
+        hint = ": the comma belongs to the name, since spaces alone part them here."
     yield Hit(
         f"{', '.join(missing)} of target_modules {'matches' if len(missing) == 1 else 'match'} no module of "
         f"{model.name}, whose linear layers are {', '.join(dict.fromkeys(names))[:200]}{hint}",
@@ -80,7 +96,7 @@ def target_matches_nothing(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
 
 
 @rule("target-list-and-pattern-mixed", "TGT302", Severity.ERROR, Confidence.FACT, ("peft-code",))
-def target_list_and_pattern_mixed(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
+def target_list_and_pattern_mixed(model: ModelFacts, lora: LoraFacts, config: Reading | None = None) -> Iterator[Hit]:
     """A bare name is given where PEFT reads a pattern, or a pattern where it reads names.
 
     Why: a string is matched as a regular expression against the whole path, so "q_proj" matches nothing; an entry of a
@@ -95,7 +111,15 @@ def target_list_and_pattern_mixed(model: ModelFacts, lora: LoraFacts) -> Iterato
     """
     value = lora.target_modules
     if isinstance(value, str):
-        if value == "all-linear" or PATTERN_SIGNS.search(value) or any(m.path == value for m in model.modules):
+        if all_word(value, config) or PATTERN_SIGNS.search(value) or any(m.path == value for m in model.modules):
+            return
+        if config is not None and config.dialect.framework == "trl" and "," not in value:
+            yield Hit(
+                f'TRL makes the text "{value[:60]}" of a list of one name, and PEFT matches that against whole paths: it finds '
+                "nothing. Write a pattern, or name a second module.",
+                ("lora.target_modules",),
+                (Change("lora.target_modules", rf".*\.{value}"),),
+            )
             return
         yield Hit(
             f'target_modules is the string "{value[:60]}", which PEFT matches against whole paths: it finds nothing. '
@@ -104,7 +128,7 @@ def target_list_and_pattern_mixed(model: ModelFacts, lora: LoraFacts) -> Iterato
             (Change("lora.target_modules", tuple(part.strip() for part in value.split(",") if part.strip())),),
         )
         return
-    wrong = [e for e in value if e == "all-linear" or PATTERN_SIGNS.search(e)]
+    wrong = [e for e in value if (e == "all-linear" and not all_word(e, config)) or PATTERN_SIGNS.search(e)]
     if wrong:
         text = "all-linear" if "all-linear" in wrong or len(wrong) > 1 else wrong[0]
         yield Hit(
@@ -113,43 +137,6 @@ def target_list_and_pattern_mixed(model: ModelFacts, lora: LoraFacts) -> Iterato
             ("lora.target_modules",),
             (Change("lora.target_modules", text),),
         )
-
-
-@rule(
-    "attention-only-targets",
-    "TGT303",
-    Severity.WARNING,
-    Confidence.MEASURED,
-    ("lwr-2025", "dettmers-2023", "peft-metamath"),
-)
-def attention_only_targets(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
-    """Only attention projections are adapted, although the MLP carries most of the gain.
-
-    Why: at equal parameters an adapter on the MLP beats one on attention, and adding attention to the MLP adds little.
-    Example:
-        lora: {target_modules: [q_proj, v_proj]}
-    Instead:
-        lora: {target_modules: all-linear}
-    Evidence: MLP at r 10 reached 49.4 %, query and value at r 32 47.8 % with as many parameters; QLoRA needed all
-        layers to
-        match full fine-tuning.
-    Known problems: not said of encoders, hybrids, mixtures of experts, or models whose MLP has no linear layers.
-        Serving many
-        adapters fast is a reason to keep few modules.
-    """
-    if isinstance(lora.target_modules, str) or model.kind not in ("dense", "vlm") or lora.target_parameters:
-        return
-    hit = [m for m in model.modules if m.kind == "linear" and any(matches(m, e) for e in lora.target_modules)]
-    mlp = [m for m in model.with_role("mlp") if m.kind == "linear"]
-    if not mlp or not hit or any(m.role != "attention" for m in hit):
-        return
-    rank = f", and r {lora.r} is spent where it gains least" if lora.r >= 64 else ""
-    yield Hit(
-        f"Only {', '.join(lora.target_modules)} carry adapters{rank}: adapt the MLP too "
-        f"({', '.join(dict.fromkeys(m.name for m in mlp))}), with a smaller r if memory is short.",
-        ("lora.target_modules",),
-        (Change("lora.target_modules", language_targets(model)),),
-    )
 
 
 @rule(
@@ -281,7 +268,6 @@ def layer_index_out_of_range(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit
 TARGET_RULES = (
     target_matches_nothing,
     target_list_and_pattern_mixed,
-    attention_only_targets,
     vision_tower_adapted,
     recurrent_mixer_adapted,
     router_adapted,

@@ -11,21 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from lora_advise import catalogue
+from lora_advise.adapters import targets
 from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import ModelFacts
-from lora_advise.memory_case import layer_key, ranks_of, width_of, widths_of
-from lora_advise.memory_layers import QUANTITIES
+from lora_advise.memory_case import TOWERS, layer_key, ranks_of, width_of, widths_of
+from lora_advise.memory_layers import DROPPED, QUANTITIES
 from lora_advise.runner.layer_lines import LENGTH, MODES, RANK, Line, Setting, lines, run, window
 from lora_advise.runner.meta_model import Blueprint, attention_of, blueprint
 from lora_advise.runner.quiet import quiet_libraries
 from lora_advise.runner.rehearse import REFUSALS
 
-PER_TYPE = 2
-"""Sizes of a dense, vision-language or state-space type that are traced; a further one is taken in proportion to its hidden width."""
+FEW = 4
+"""Sizes up to which all of a dense, vision-language or state-space type are traced. Of a type with more the smallest and the
+largest are: a further one is taken in proportion to its hidden width."""
+ALIKE = 0.05
+"""Share within which adapters see as many features as a Llama's."""
 
 
 def shapes() -> Iterator[ModelFacts]:
-    """Models of the catalogue that transformers can build: of most types the smallest and the largest, of mixtures and hybrids all."""
+    """Models of the catalogue that transformers can build: of types of many sizes the smallest and the largest, of others all."""
     types: dict[tuple[str, str], list[ModelFacts]] = {}
     for model in _distinct():
         types.setdefault((model.model_type, model.kind), []).append(model)
@@ -33,7 +37,7 @@ def shapes() -> Iterator[ModelFacts]:
         models.sort(key=lambda m: m.total_params)
         few = (
             models
-            if models[0].kind not in ("dense", "vlm", "ssm") or len(models) <= PER_TYPE
+            if models[0].kind not in ("dense", "vlm", "ssm") or len(models) <= FEW
             else [models[0], models[-1]]
         )
         yield from few
@@ -112,6 +116,21 @@ def _formula(rows: list[tuple[tuple[int, ...], dict[str, list[Line]]]], name: st
     return [*found, round(rest, 1), round(line[1] / int(_BASE["num_attention_heads"]), 3), line[2]]
 
 
+def _settings(model: ModelFacts) -> dict[str, Setting]:
+    """In which settings a model is traced: with dropout too where its adapters see other features than a Llama's.
+
+    Seven matrices of a Llama see five times the hidden width, the query width and the MLP's; fused ones see fewer.
+    """
+    found = {"amp": Setting("amp"), "nf4": Setting("nf4")}
+    lora, width = run(model, Setting("amp"), LENGTH).lora, width_of(model)
+    if lora is None or width.expert or model.kind == "encoder":
+        return found
+    inside = (t.module for t in targets(model, lora) if t.module.kind == "linear" and t.module.role not in TOWERS)
+    seen = sum(module.d_in * module.count for module in inside) / model.num_hidden_layers
+    llama = 5 * width.hidden + width.attention + width.dense
+    return found if abs(seen - llama) <= ALIKE * llama else {**found, DROPPED: Setting("nf4", dropout=True)}
+
+
 def model_table(wanted: list[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Each shape's quantities under autocast and in 4 bits, and why a model type is missing."""
     found, missing = [], {}
@@ -122,14 +141,14 @@ def model_table(wanted: list[str]) -> tuple[list[dict[str, Any]], dict[str, str]
             "key": list(layer_key(model)), "model": model.name, "widths": list(widths_of(width_of(model))),
             "ranks": _ranks(model),
         }  # fmt: skip
-        for setting in (Setting("amp"), Setting("nf4")):
+        for name, setting in _settings(model).items():
             facts = run(model, setting, 64)
             try:
                 plan = blueprint(facts)
-                entry[setting.mode] = lines(plan, model, setting)
+                entry[name] = lines(plan, model, setting)
                 entry |= {"window": window(plan), "attention": attention_of(plan, facts)}
             except (LoraAdviseError, *REFUSALS) as error:
-                missing[f"{model.model_type}/{setting.mode}"] = " ".join(str(error).split())[:160]
+                missing[f"{model.model_type}/{name}"] = " ".join(str(error).split())[:160]
         sys.stderr.write(f"{model.name} {sorted(entry)}\n")
         if "amp" in entry:
             found.append(entry)

@@ -6,8 +6,9 @@ import json
 from typing import Any, Literal, NamedTuple
 
 from lora_advise.adapter_limits import refused
-from lora_advise.adapters import lora_params
+from lora_advise.adapters import lora_params, targets
 from lora_advise.facts import Facts, LoraFacts, ModelFacts, QuantFacts, StackFacts, TaskFacts, TrainFacts
+from lora_advise.memory_case import TOWERS
 from lora_advise.memory_layers import QUANTITIES, UNPACKED
 from lora_advise.runner.meta_model import Blueprint, attention_of
 from lora_advise.runner.rehearsal_depth import Depths, depths_of
@@ -139,7 +140,11 @@ def _depths(plan: Blueprint, facts: Facts) -> Depths:
 
 def _copies(facts: Facts, model: ModelFacts, setting: Setting) -> float:
     """Bytes of the 16-bit copies that autocast makes of fp32 adapters: of all in a forward pass, of a layer's in its turn."""
-    return 2.0 * lora_params(model, facts.lora) if facts.lora and setting.mode in ("amp", "kbit-amp") else 0.0
+    if facts.lora is None or setting.mode not in ("amp", "kbit-amp"):
+        return 0.0
+    # Rows of text never reach the adapters of a tower.
+    idle = sum(t.module.lora_params(facts.lora.r) for t in targets(model, facts.lora) if t.module.role in TOWERS)
+    return 2.0 * (lora_params(model, facts.lora) - idle)
 
 
 def _residual(setting: Setting) -> int:

@@ -196,3 +196,14 @@ def test_nothing_heavy_is_imported():
     found = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     loaded = set(found.stderr.split())
     assert not {"torch", "transformers", "numpy", "jinja2"} & loaded
+
+
+def test_versions_are_read_beside_the_file(folder, capsys):
+    (folder / "old.yaml").write_text(GOOD + "noisy_embedding_alpha: 5\n")
+    assert "key-renamed" in lint(capsys, "old.yaml")[1].out
+    (folder / "requirements.txt").write_text("torch\naxolotl[flash-attn]==0.3.0\n")
+    from lora_advise.lint_versions import versions_beside
+
+    versions_beside.cache_clear()
+    assert "key-renamed" not in lint(capsys, "old.yaml")[1].out
+    assert "key-renamed" in lint(capsys, "old.yaml", "--framework", "axolotl==0.16")[1].out

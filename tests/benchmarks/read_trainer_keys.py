@@ -80,6 +80,11 @@ def llamafactory(folder):
     return {key for key in keys if not key.startswith("_")}
 
 
+def llamafactory_v1(folder):
+    """Arguments of the second engine."""
+    return {key for _, fields in classes_of(folder / "llamafactory" / "v1" / "config").values() for key in fields}
+
+
 def switches_off(folder):
     """``no_`` and the name of each field that is true by default: the flag that HfArgumentParser adds for it."""
     nodes = (node for path in sorted(folder.rglob("*.py")) for node in ast.walk(ast.parse(path.read_text("utf-8"))))
@@ -106,15 +111,107 @@ def flags_of(path):
     return {text[2:].replace("-", "_") for text in texts if text.startswith("--")}
 
 
-READERS = {"axolotl": axolotl, "trl": trl, "llamafactory": llamafactory}
+def of_class(library, name):
+    """A reader of one class's keywords; those of TRL's configurations without ``TrainingArguments``' own."""
+
+    def keywords(folder):
+        classes = classes_of(folder / library)
+        if library == "trl":
+            classes = {**classes_of(folder / "transformers"), **classes}
+        keys = fields_of(name, classes) | parameters_of(name, folder / library)
+        if library == "trl":
+            keys -= fields_of("TrainingArguments", classes)
+        return {key for key in keys if not key.startswith("_")}
+
+    return keywords
+
+
+def parameters_of(name, folder):
+    """What the class's own ``__init__`` takes."""
+    trees = (
+        ast.parse(path.read_text("utf-8"))
+        for path in sorted(folder.rglob("*.py"))
+        if f"class {name}" in path.read_text("utf-8")
+    )
+    found = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == name]
+    inits = [f for node in found[:1] for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
+    return {arg.arg for init in inits for arg in (*init.args.args, *init.args.kwonlyargs)} - {"self"}
+
+
+def studio(folder):
+    """The sections of ``unsloth train --config``, with their names before the dot."""
+    classes = classes_of(folder / "unsloth_cli")
+    sections = {"data": "DataConfig", "training": "TrainingConfig", "lora": "LoraConfig", "logging": "LoggingConfig"}
+    keys = {f"{section}.{key}" for section, name in sections.items() for key in fields_of(name, classes)}
+    return keys | {*sections, "model"}
+
+
+def swift(folder):
+    """Arguments of ``swift sft``, ``pt`` and ``rlhf``, with those of the ``TrainingArguments`` below them."""
+    classes = {**classes_of(folder / "transformers"), **classes_of(folder / "swift")}
+    keys = fields_of("Seq2SeqTrainingArguments", classes_of(folder / "transformers"))
+    for name in ("SftArguments", "RLHFArguments", "PretrainArguments"):
+        keys |= fields_of(name, classes)
+    return {key for key in keys if not key.startswith("_")}
+
+
+def megatron(folder):
+    """Arguments of ``megatron sft``, ``pt`` and ``rlhf``."""
+    classes = classes_of(folder / "swift")
+    keys = fields_of("MegatronSftArguments", classes) | fields_of("MegatronRLHFArguments", classes)
+    return {key for key in keys if not key.startswith("_")}
+
+
+def torchtune(folder):
+    """What the recipes take from a config and what the bundled configs set, and the parameters of the builders with LoRA."""
+    keys, taken = set(), re.compile(r"""cfg\.(?:get\(\s*"(\w+)"|(?!get\b)([a-z]\w*)(?!\w*\())""")
+    for path in sorted((folder / "recipes").rglob("*.py")):
+        keys |= {one or other for one, other in taken.findall(path.read_text("utf-8"))}
+    for path in sorted((folder / "recipes" / "configs").rglob("*.yaml")):
+        keys |= set(re.findall(r"^(\w+):", path.read_text("utf-8"), re.MULTILINE))
+    for path in sorted((folder / "torchtune" / "models").rglob("_model_builders.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                keys |= {f"model.{arg.arg}" for arg in (*node.args.args, *node.args.kwonlyargs) if "lora_" in node.name}
+    return keys
+
+
+def peft(folder):
+    """Fields of the configuration of every kind of adapter, and of what stands in some of them."""
+    classes = classes_of(folder / "peft")
+    return {
+        key
+        for name in classes
+        if name.endswith("Config")
+        for key in fields_of(name, classes)
+        if not key.startswith("_")
+    }
+
+
+PYTHON = {"trl": ("SFT", "DPO", "KTO", "ORPO", "CPO", "GRPO", "RLOO", "PPO", "Reward"),
+          "peft": ("Lora",), "transformers": ("BitsAndBytes",)}  # fmt: skip
+"""Configurations of which every keyword is known to Python's readers."""
+
+READERS = {"axolotl": axolotl, "trl": trl, "llamafactory": llamafactory, "llamafactory-v1": llamafactory_v1}
+READERS["unsloth-studio"] = studio
+READERS |= {"ms-swift": swift, "megatron-swift": megatron, "torchtune": torchtune, "peft": peft}
+DISTRIBUTIONS = {"ms-swift": "ms_swift", "megatron-swift": "ms_swift"}
+"""Where a distribution is not called as its dialect begins."""
+READERS |= {f"{lib}-{name}Config": of_class(lib, f"{name}Config") for lib, names in PYTHON.items() for name in names}
+READERS |= {
+    f"transformers-{name}": of_class("transformers", name) for name in ("TrainingArguments", "Seq2SeqTrainingArguments")
+}
 
 
 def version_of(folder, trainer):
     """The version that the folder's metadata or the package itself states."""
-    for path in sorted(folder.glob(f"{trainer}-*.dist-info/METADATA")) + sorted(folder.glob("PKG-INFO")):
+    name = DISTRIBUTIONS.get(trainer, trainer.partition("-")[0])
+    for path in sorted(folder.glob(f"{name}-*.dist-info/METADATA")) + sorted(folder.glob("PKG-INFO")):
         found = re.search(r"^Version: (\S+)", path.read_text("utf-8"), re.MULTILINE)
         if found:
             return found[1]
+    if (folder / "version.txt").is_file():
+        return (folder / "version.txt").read_text("utf-8").strip()
     raise SystemExit(f"{folder}: no metadata that states the version of {trainer}")
 
 

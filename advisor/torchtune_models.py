@@ -1,0 +1,32 @@
+"""The models behind torchtune's builders: ``lora_llama3_1_8b`` builds ``meta-llama/Llama-3.1-8B``."""
+
+from __future__ import annotations
+
+import re
+
+_FIXED = {
+    "llama2_7b": "meta-llama/Llama-2-7b-hf", "llama2_13b": "meta-llama/Llama-2-13b-hf", "llama2_70b": "meta-llama/Llama-2-70b-hf",
+    "code_llama2_7b": "codellama/CodeLlama-7b-hf", "code_llama2_13b": "codellama/CodeLlama-13b-hf",
+    "code_llama2_70b": "codellama/CodeLlama-70b-hf", "llama3_8b": "meta-llama/Meta-Llama-3-8B",
+    "llama3_70b": "meta-llama/Meta-Llama-3-70B", "llama3_1_8b": "meta-llama/Llama-3.1-8B",
+    "llama3_1_70b": "meta-llama/Llama-3.1-70B", "llama3_1_405b": "meta-llama/Llama-3.1-405B",
+    "llama3_2_1b": "meta-llama/Llama-3.2-1B", "llama3_2_3b": "meta-llama/Llama-3.2-3B",
+    "llama3_3_70b": "meta-llama/Llama-3.3-70B-Instruct", "llama3_2_vision_11b": "meta-llama/Llama-3.2-11B-Vision",
+    "llama3_2_vision_90b": "meta-llama/Llama-3.2-90B-Vision-Instruct", "mistral_7b": "mistralai/Mistral-7B-v0.1",
+    "gemma_2b": "google/gemma-2b", "gemma_7b": "google/gemma-7b", "gemma2_2b": "google/gemma-2-2b",
+    "gemma2_9b": "google/gemma-2-9b", "gemma2_27b": "google/gemma-2-27b", "phi3_mini": "microsoft/Phi-3-mini-4k-instruct",
+    "phi4_14b": "microsoft/phi-4",
+}  # fmt: skip
+_METHOD = re.compile(r"^q?(?:lora|dora)_")
+_QWEN = re.compile(r"qwen(2_5|2|3)_(\d+(?:_\d+)?)b(?:_(base|instruct))?")
+
+
+def model_id(builder: str) -> str | None:
+    """The hub id of what that builder builds; None for one that is not known."""
+    name = _METHOD.sub("", builder)
+    found = _QWEN.fullmatch(name)
+    if found is None:
+        return _FIXED.get(name)
+    family, size, kind = found[1].replace("_", "."), found[2].replace("_", "."), found[3]
+    suffix = {"2": "", "2.5": "-Instruct" if kind == "instruct" else "", "3": "-Base" if kind == "base" else ""}[family]
+    return f"Qwen/Qwen{family}-{size}B{suffix}"
