@@ -103,7 +103,9 @@ def _adapter(sheet: Sheet) -> None:
 
 def _targets(sheet: Sheet) -> None:
     modules = sheet.value("target_modules")
-    if isinstance(modules, str) and ("," in modules or modules.strip()[:1] == "["):
+    if isinstance(modules, str) and re.search(r"[\\(|*]", modules):
+        sheet.put("lora.target_modules", modules, "target_modules")
+    elif isinstance(modules, str) and ("," in modules or modules.strip()[:1] == "["):
         parts = modules.strip().strip("[]").split(",")
         sheet.put(
             "lora.target_modules", tuple(p for p in (part.strip(" '\"") for part in parts) if p), "target_modules"

@@ -16,8 +16,13 @@ _MODULES = {
     "llamafactory-v1": ("dialect_llamafactory_v1", "LLAMAFACTORY_V1"),
     "trl": ("dialect_trl", "TRL"),
     "hf": ("dialect_arguments", "HF"),
+    "ms-swift": ("dialect_swift", "SWIFT"),
+    "megatron-swift": ("dialect_megatron", "MEGATRON"),
+    "torchtune": ("dialect_torchtune", "TORCHTUNE"),
+    "peft": ("dialect_peft", "PEFT"),
     "unsloth": ("dialect_unsloth", "UNSLOTH"),
     "unsloth-studio": ("dialect_unsloth_studio", "UNSLOTH_STUDIO"),
+    "other": ("dialect_other", "OTHER"),
 }
 """Each dialect's module, in the order in which they are asked; the earlier wins a draw."""
 _PROGRAMS = {

@@ -13,8 +13,8 @@ from lora_advise.document import MAX_BYTES, MAX_ENTRIES, Comment, Document
 from lora_advise.document_places import Places
 from lora_advise.document_python import TOO_LARGE, read_calls
 from lora_advise.errors import LoraAdviseError
-from lora_advise.python_names import Program, TooLarge
-from lora_advise.python_text import Code, NoPython, Piece, parse
+from lora_advise.python_names import Program
+from lora_advise.python_text import Code, NoPython, Piece, TooLarge, parse
 from lora_advise.python_walk import Walk
 
 MAX_NOTEBOOK = 16 * MAX_BYTES
@@ -50,7 +50,10 @@ def read_notebook(text: str, name: str) -> Document:
     places = Places(text, name)
     if len(text) > MAX_NOTEBOOK:
         raise places.error(0, f"more than {MAX_NOTEBOOK:,} characters, so it is not read; clear its outputs")
-    return _Reader(places).read(_Json(places).cells())
+    try:
+        return _Reader(places).read(_Json(places).cells())
+    except (RecursionError, TooLarge):
+        raise places.error(0, TOO_LARGE) from None
 
 
 class _Reader:
@@ -83,13 +86,10 @@ class _Reader:
         program = Program()
         walk = Walk(program)
         comments: list[Comment] = []
-        try:
-            for tree, start, end in kept:
-                ast.increment_lineno(tree, bisect_right(code.lines, start) - 1)
-                walk.module(tree)
-                comments += code.comments(start, end)
-        except (RecursionError, TooLarge):
-            raise self.places.error(0, TOO_LARGE) from None
+        for tree, start, end in kept:
+            ast.increment_lineno(tree, bisect_right(code.lines, start) - 1)
+            walk.module(tree)
+            comments += code.comments(start, end)
         if len(comments) > MAX_ENTRIES:
             raise self.places.error(0, f"more than {MAX_ENTRIES:,} comments, so this is no notebook; leave it out")
         if self.left_out > MAX_NOTES:

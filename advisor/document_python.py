@@ -6,8 +6,8 @@ from lora_advise.document import MAX_BYTES, MAX_ENTRIES, Config, Document
 from lora_advise.document_places import Places
 from lora_advise.errors import LoraAdviseError
 from lora_advise.python_calls import Calls
-from lora_advise.python_names import Program, TooLarge
-from lora_advise.python_text import Code, NoPython, Piece, parse
+from lora_advise.python_names import Program
+from lora_advise.python_text import Code, NoPython, Piece, TooLarge, parse
 from lora_advise.python_walk import Walk
 
 TOO_LARGE = "too long or too deeply nested, so this is no program that trains; leave it out"

@@ -114,7 +114,8 @@ def put_adapter(sheet: Sheet, kind: str) -> None:
     if kind not in _ADAPTED:
         return
     sheet.present.add("lora")
-    task = str(sheet.value("task_type", "causal_lm")).upper()
+    # RLHFArguments sets it for reward models, whatever is written.
+    task = "SEQ_CLS" if kind == "lora" and method(sheet) == "rm" else str(sheet.value("task_type", "causal_lm")).upper()
     sheet.put("lora.task_type", task if task in ("CAUSAL_LM", "SEQ_CLS") else None, "task_type")
     if sheet.has("adapter_path"):
         for name in _OF_ADAPTER:

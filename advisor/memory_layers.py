@@ -86,8 +86,8 @@ def _input(case: Case) -> float:
     rows, stream = rows_of(case.key), float(case.stack.residual_bytes * case.width.hidden)
     mode = _traced_mode(case, rows)
     found = sum(weight * row[mode].get("inputs", [[0.0]])[0][0] for row, weight in rows) if rows else 0.0
-    if case.stack.mode == "no-amp" and found > WIDENED * stream:
-        # Without autocast no norm widens the stream.
+    if case.stack.mode == "no-amp" and found > WIDENED * stream and case.width.softmax_layers:
+        # Without autocast no norm widens the stream; one that is fp32 by itself is a state-space model's.
         found /= 2
     return found if found > stream * (1 + NEXT_TO_NOTHING) else stream
 

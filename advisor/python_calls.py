@@ -12,16 +12,8 @@ from lora_advise.document_tree import Budget
 from lora_advise.python_classes import field_default
 from lora_advise.python_groups import is_group, options
 from lora_advise.python_lookup import MAX_STEPS, Lookup
-from lora_advise.python_names import (
-    AttributeSet,
-    CallSite,
-    ClassSite,
-    Found,
-    Option,
-    Place,
-    Program,
-    dotted_name,
-)
+from lora_advise.python_names import AttributeSet, CallSite, ClassSite, Found, Option, Place, Program
+from lora_advise.python_syntax import dotted_name
 from lora_advise.python_text import Code
 from lora_advise.python_values import Values, converted
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from lora_advise.python_names import MAX_HOPS, Binding, Found, Place, Scope, dotted_name, keyword_of
+from lora_advise.python_names import MAX_HOPS, Binding, Found, Place, Scope
+from lora_advise.python_syntax import dotted_name, keyword_of
 
 if TYPE_CHECKING:
     from lora_advise.python_lookup import Lookup

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from lora_advise.python_names import CallSite, Found, Option, Program, dotted_name, keyword_of, written_text
+from lora_advise.python_names import CallSite, Found, Option, Program
+from lora_advise.python_syntax import dotted_name, keyword_of, written_text
 
 _ARGUMENT_BASES = ("Config", "Arguments", "Args")
 

@@ -7,19 +7,8 @@ from bisect import bisect_right
 from collections.abc import Mapping
 
 from lora_advise.python_classes import class_attribute, class_of
-from lora_advise.python_names import (
-    CHANGES,
-    MAX_HOPS,
-    Binding,
-    Found,
-    Item,
-    Option,
-    Parameter,
-    Place,
-    Program,
-    dotted_name,
-    keyword_of,
-)
+from lora_advise.python_names import CHANGES, MAX_HOPS, Binding, Found, Item, Option, Parameter, Place, Program
+from lora_advise.python_syntax import dotted_name, keyword_of
 
 MAX_STEPS = 200_000
 """Look-ups and expressions that are read for one document; beyond it everything is unresolved."""
@@ -194,7 +183,8 @@ class Lookup:
         if not is_dict(node) or self.binding("dict", place)[0]:
             return None
         items: dict[str, Item] = {}
-        for argument in (*node.args, *node.keywords):
+        arguments: tuple[ast.expr | ast.keyword, ...] = (*node.args, *node.keywords)
+        for argument in arguments:
             if isinstance(argument, ast.keyword) and argument.arg:
                 items[argument.arg] = Item(argument, Found(argument.value, place))
                 continue

@@ -6,6 +6,9 @@ import ast
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+from lora_advise.python_syntax import update_items, written_text
+from lora_advise.python_text import TooLarge
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 MAX_HOPS = 40
 """Steps from a name to what it stands for."""
@@ -32,10 +35,6 @@ _CHANGING = frozenset(
     ]
 )
 """Methods after which a list, dict or set is no longer what was written; ``update`` is read."""
-
-
-class TooLarge(Exception):  # noqa: N818 - it never leaves the readers
-    """More statements and calls than any script has."""
 
 
 class Scope:
@@ -261,37 +260,6 @@ class Program:
                 self.bind(name, "item", place, value, key=key)
 
 
-def update_items(call: ast.Call) -> list[tuple[ast.expr | ast.keyword, ast.expr]] | None:
-    """What ``dict(…)`` or ``.update(…)`` puts into a dict; None where that is not written out."""
-    items: list[tuple[ast.expr | ast.keyword, ast.expr]] = []
-    for argument in call.args:
-        if not isinstance(argument, ast.Dict) or None in argument.keys:
-            return None
-        items += ((key, value) for key, value in zip(argument.keys, argument.values, strict=True) if key)
-    for keyword in call.keywords:
-        if keyword.arg is None:
-            return None
-        items.append((keyword, keyword.value))
-    return items
-
-
-def dotted_name(node: ast.expr) -> tuple[str, ...]:
-    """The parts of a dotted name from left to right, as far as names go: those behind a call or an index alone."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    if isinstance(node, ast.Name):
-        parts.append(node.id)
-    return tuple(reversed(parts))
-
-
-def keyword_of(node: ast.expr, name: str) -> ast.expr | None:
-    """The argument of that name in a call."""
-    keywords = node.keywords if isinstance(node, ast.Call) else ()
-    return next((keyword.value for keyword in keywords if keyword.arg == name), None)
-
-
 def parameters(function: Function | ast.Lambda) -> Iterable[Parameter]:
     """The parameters of a function with their defaults."""
     spec = function.args
@@ -306,8 +274,3 @@ def parameters(function: Function | ast.Lambda) -> Iterable[Parameter]:
     for star in (spec.vararg, spec.kwarg):
         if star:
             yield Parameter(name, star.arg, -1, None, None)
-
-
-def written_text(node: ast.expr) -> str:
-    """What a literal says; empty for all other expressions."""
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""

@@ -15,6 +15,8 @@ from lora_advise.errors import LoraAdviseError
 
 MAX_SOURCE = 120
 """Characters of an expression that are quoted."""
+MAX_LINES = 100_000
+"""Lines, and statements behind a semicolon; more would take seconds to parse."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _WIDE = re.compile(r"[^\x00-\x7f]")
 _NO_CODE = re.compile(
@@ -124,6 +126,10 @@ def _wide_places(line: str) -> tuple[list[int], list[int]]:
     return ends, extra
 
 
+class TooLarge(Exception):  # noqa: N818 - it never leaves the readers
+    """More lines, or statements and calls, than any script has."""
+
+
 class NoPython(Exception):  # noqa: N818 - it never leaves the readers
     """Text that Python cannot parse: the line, from 1, and what Python says."""
 
@@ -133,7 +139,9 @@ class NoPython(Exception):  # noqa: N818 - it never leaves the readers
 
 
 def parse(code: str) -> ast.Module:
-    """The syntax tree; nothing is executed and no warning printed. Raises NoPython."""
+    """The syntax tree; nothing is executed and no warning printed. Raises NoPython, and TooLarge before the work is done."""
+    if code.count("\n") + code.count("\r") + code.count(";") > MAX_LINES:
+        raise TooLarge
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -10,7 +10,8 @@ from typing import Any
 
 from lora_advise.document import MAX_DEPTH, Unresolved
 from lora_advise.python_lookup import Lookup, is_dict
-from lora_advise.python_names import Found, Place, dotted_name
+from lora_advise.python_names import Found, Place
+from lora_advise.python_syntax import dotted_name
 from lora_advise.python_text import MAX_SOURCE, Code
 
 MAX_NUMBER = 1e30

@@ -47,13 +47,16 @@ class Lexer:
         self._documents: list[tuple[str, bool]] = []
         self._after = ""
         self._test = False
-        self._depth = self._written = position = 0
+        self._depth = self._written = self._made = position = 0
         while position < self.end:
             position = self._token(position)
-            if len(self.tokens) > MOST_WORDS:
-                raise self._error(position, f"more than {MOST_WORDS:,} words by here, more than a script for a run has")
+            self._count(len(self.tokens), position)
         if start:
             self.tokens = [moved(token, start) for token in self.tokens]
+
+    def _count(self, count: int, at: int) -> None:
+        if count > MOST_WORDS:
+            raise self._error(at, f"more than {MOST_WORDS:,} words by here, more than a script for a run has")
 
     def _error(self, at: int, said: str) -> LoraAdviseError:
         return self.places.error(self._base + at, said)
@@ -67,13 +70,11 @@ class Lexer:
             return end
         if self.text[at] == "#":
             return self._comment(at)
-        if found := _REDIRECT.match(self.text, at):
-            if not _PLACEHOLDER.match(self.text, at):
-                return self._redirect(found[0], at)
-        elif (found := _OPERATOR.match(self.text, at)) and not (self._test and found[0] != "\n"):
-            return self._operator(found[0], at)
-        elif found:
-            return found.end()
+        redirect = _REDIRECT.match(self.text, at)
+        if redirect and not _PLACEHOLDER.match(self.text, at):
+            return self._redirect(redirect[0], at)
+        if found := None if redirect else _OPERATOR.match(self.text, at):
+            return found.end() if self._test and found[0] != "\n" else self._operator(found[0], at)
         return self._word(at)
 
     def _operator(self, operator: str, at: int) -> int:
@@ -166,6 +167,8 @@ class Lexer:
             kind = "quote" if closer == '"' else "brace"
             raise self._error(opened, f"the {kind} that opens here is never closed")
         self._depth -= 1
+        self._made += len(parts)
+        self._count(self._made, at)
         if mode == "word":
             self._written = written
         return parts, at

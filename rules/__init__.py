@@ -34,11 +34,12 @@ from lora_advise.rules.target_words import TARGET_WORD_RULES
 from lora_advise.rules.targets import TARGET_RULES
 from lora_advise.rules.values import VALUE_RULES
 from lora_advise.rules.variants import VARIANT_RULES
+from lora_advise.rules.variants_refused import VARIANT_REFUSED_RULES
 
 if TYPE_CHECKING:
     from lora_advise.rules.run_rules import RUN_RULES as RUN_RULES
 
-RULES: tuple[Rule, ...] = (
+_ALL: tuple[Rule, ...] = (
     *SCALE_RULES,
     *RATE_RULES,
     *RATE_LOW_RULES,
@@ -60,6 +61,7 @@ RULES: tuple[Rule, ...] = (
     *PREFERENCE_RULES,
     *PREFERENCE_LOW_RULES,
     *VARIANT_RULES,
+    *VARIANT_REFUSED_RULES,
     *SERVING_RULES,
     *KEY_RULES,
     *VALUE_RULES,
@@ -67,7 +69,8 @@ RULES: tuple[Rule, ...] = (
     *SAFETY_RULES,
     *SUPPRESSION_RULES,
 )
-"""Every rule that judges a configuration, in the order of its family and code."""
+RULES: tuple[Rule, ...] = tuple(sorted(_ALL, key=lambda rule: int(rule.code[3:])))
+"""Every rule that judges a configuration, in the order of its family and code: codes count through the families."""
 
 
 def __getattr__(name: str) -> Any:

@@ -130,7 +130,7 @@ def beta_inert(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]:
 
 
 @rule("group-too-small", "PRF805", Severity.ERROR, Confidence.FACT, ("trl-code",))
-def group_too_small(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]:
+def group_too_small(task: TaskFacts, train: TrainFacts, config: Reading | None = None) -> Iterator[Hit]:
     """GRPO compares completions of a prompt, but generates fewer than two.
 
     Why: the advantage is a completion's reward minus the mean of its group, zero in a group of one.
@@ -141,9 +141,10 @@ def group_too_small(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]:
         task: {name: grpo, family: rl, trainer: grpo}
         train: {learning_rate: 0.00001, num_generations: 8, eval_strategy: "no", load_best_model_at_end: false}
     Evidence: the check in GRPOConfig.
-    Known problems: none.
+    Known problems: a run that learns from a teacher beside the reward needs no group, so nothing is said of one.
     """
-    if task.trainer == "grpo" and train.num_generations is not None and train.num_generations < 2:
+    taught = config is not None and any("teacher" in str(entry.path[0]) for entry in config.config.entries)
+    if task.trainer == "grpo" and not taught and train.num_generations is not None and train.num_generations < 2:
         yield Hit(
             f"num_generations is {train.num_generations}: a group of one has no advantage. Set it to 8.",
             ("train.num_generations",),
@@ -156,6 +157,8 @@ def _generation_batch(config: Reading, train: TrainFacts, facts: Facts) -> tuple
     whole, steps = config.value("generation_batch_size"), config.value("steps_per_generation")
     if whole is not None:
         return int(whole), "generation_batch_size"
+    if steps is not None and config.value("global_batch") is not None:
+        return int(steps) * int(config.value("global_batch")), "steps_per_generation"
     if steps is not None:
         return int(steps) * train.per_device_train_batch_size * facts.data_parallel, "steps_per_generation"
     return None

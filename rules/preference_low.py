@@ -71,8 +71,8 @@ def group_of_two(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]:
         )
 
 
-@rule("kto-batch-of-one", "PRF810", Severity.WARNING, Confidence.FACT, ("trl-code", "ms-swift-defaults"))
-def kto_batch_of_one(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+@rule("kto-batch-of-one", "PRF810", Severity.ERROR, Confidence.FACT, ("trl-code", "ms-swift-defaults"))
+def kto_batch_of_one(task: TaskFacts, train: TrainFacts, facts: Facts, config: Reading | None = None) -> Iterator[Hit]:
     """KTO runs with a micro-batch of one, in which its KL term is the reward itself.
 
     Why: the KL term is estimated by pairing each prompt with the answer of another row of the micro-batch. With one row there
@@ -85,19 +85,21 @@ def kto_batch_of_one(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterat
         task: {name: kto, family: preference, trainer: kto}
         train: {learning_rate: 0.00001, per_device_train_batch_size: 4, gradient_accumulation_steps: 4}
         data: {format: unpaired-preference}
-    Evidence: TRL warns, ms-swift stops.
-    Known problems: losses without a KL term (apo_zero_unpaired) do not need it.
+    Evidence: TRL 1.16 and ms-swift raise.
+    Known problems: older versions of TRL only warn. LLaMA-Factory pairs the rows when it prepares the data, and losses without
+        a KL term (apo_zero_unpaired) need no pairs: nothing is said of these.
     """
-    if task.trainer != "kto" or train.per_device_train_batch_size > 1:
+    framework = facts.stack.framework if facts.stack is not None else ""
+    if task.trainer != "kto" or train.per_device_train_batch_size > 1 or framework not in ("trl", "ms-swift", "swift"):
         return
-    stops = facts.stack is not None and facts.stack.framework == "ms-swift"
+    if config is not None and str(config.value("loss_type", "kto")) != "kto":
+        return
     halved = max(1, train.gradient_accumulation_steps // 2)
     yield Hit(
         "KTO estimates its KL term from other rows of the micro-batch, and a micro-batch of 1 has none: set "
         f"per_device_train_batch_size to 2 and gradient_accumulation_steps to {halved}.",
         ("train.per_device_train_batch_size",),
         (Change("train.per_device_train_batch_size", 2), Change("train.gradient_accumulation_steps", halved)),
-        Severity.ERROR if stops else None,
     )
 
 

@@ -10,7 +10,7 @@ from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.rates import format_lr, optimizer_factor, round_lr, run_e2
 from lora_advise.reading import Reading
 from lora_advise.rule import rule
-from lora_advise.rules.scale import judge
+from lora_advise.rules.scale import judge, speaks_of_rewards
 from lora_advise.unknown import UnknownFact
 
 LOWEST_RATE = 5e-6
@@ -18,8 +18,6 @@ LOWEST_RATE = 5e-6
 LOWEST_REWARD_RATE = 3e-6
 SHORTEST_TRAVEL = 5e-3
 """lr * steps * sqrt(alpha_eff): 1e-5 over 100 steps at alpha 16, 4e-3, left a model unchanged."""
-_NOT_SUPERVISED = {"rl", "beta", "ref", "dpo", "kto", "orpo", "grpo", "ppo", "reward", "pref", "generations", "rollout"}
-"""Parts of keys that speak of preferences or rewards, where rates are lower."""
 
 
 def _rate(train: TrainFacts) -> float | None:
@@ -38,13 +36,6 @@ def _judged_by_scale(facts: Facts) -> bool:
     except UnknownFact:
         return False
     return judged is not None and judged[1].low_warn is not None
-
-
-def _speaks_of_rewards(config: Reading | None) -> bool:
-    """Whether a file whose task is unknown has settings of preference optimization or of RL."""
-    if config is None:
-        return False
-    return any(_NOT_SUPERVISED & set(str(entry.path[0]).lower().split("_")) for entry in config.config.entries)
 
 
 @rule(
@@ -75,7 +66,7 @@ def rate_of_full_tuning(
     task = facts.task
     if (task is not None and task.family in ("preference", "rl")) or _judged_by_scale(facts):
         return
-    if (task is None and _speaks_of_rewards(config)) or (config is not None and config.has("adapter_path")):
+    if (task is None and speaks_of_rewards(config)) or (config is not None and config.has("adapter_path")):
         return
     rate = _rate(train)
     bound = LOWEST_REWARD_RATE if task is not None and task.family == "reward" else LOWEST_RATE

@@ -5,26 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lora_advise.adapter_limits import NEW_HEADS
-from lora_advise.facts import LoraFacts, ModelFacts, TaskFacts
+from lora_advise.facts import Facts, LoraFacts, ModelFacts, TaskFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.rule import rule
 from lora_advise.rules.rate import EMBEDDING_NAMES
-from lora_advise.rules.targets import matches
+from lora_advise.rules.targets import adapted, matches
 
-HEADS = tuple(
-    dict.fromkeys(
-        (
-            "score",
-            "classifier",
-            "classification_head",
-            "qa_outputs",
-            "v_head",
-            "head",
-            "value_head",
-            *(name for names in NEW_HEADS.values() for name in names),
-        )
-    )
-)
+FORMER_NAMES = {"gpt_neox": {"embed_out": ("lm_head", (5,))}}
+"""By model type: names that modules had before a version of transformers, with the name that they have since."""
+_USUAL = ("score", "classifier", "classification_head", "qa_outputs", "v_head", "head", "value_head")
+HEADS = tuple(dict.fromkeys((*_USUAL, *(name for names in NEW_HEADS.values() for name in names))))
 """Names of the new heads that transformers adds to a base model."""
 
 
@@ -59,8 +49,8 @@ def expert_rank_large(model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
 
 
 @rule("dropout-on-expert-parameters", "TGT309", Severity.ERROR, Confidence.FACT, ("peft-code",))
-def dropout_on_expert_parameters(lora: LoraFacts) -> Iterator[Hit]:
-    """Dropout, DoRA or a bias is asked for together with target_parameters, which PEFT refuses.
+def dropout_on_expert_parameters(lora: LoraFacts, facts: Facts) -> Iterator[Hit]:
+    """Dropout or DoRA is asked for on expert parameters, where PEFT refuses it.
 
     Why: adapters on bare parameters change the weight itself and never see the input that dropout would act on.
     Example:
@@ -72,19 +62,31 @@ def dropout_on_expert_parameters(lora: LoraFacts) -> Iterator[Hit]:
         lora: {target_modules: [q_proj, v_proj], target_parameters: [mlp.experts.gate_up_proj], lora_dropout: 0.0}
         hardware: null
     Evidence: PEFT's ParamWrapper raises.
-    Known problems: none.
+    Known problems: the names of all linear layers mean experts too for the models that PEFT converts, from transformers 5 on;
+        while the version is not known that is a warning. Axolotl and Unsloth turn dropout off for experts themselves.
     """
-    if not lora.target_parameters:
+    named = bool(lora.target_parameters)
+    if not (lora.lora_dropout > 0 or lora.use_dora) or not (named or _reaches_experts(lora, facts)):
         return
     wrong = [("lora.lora_dropout", 0.0)] if lora.lora_dropout > 0 else []
     wrong += [("lora.use_dora", False)] if lora.use_dora else []
     if wrong:
         names = " and ".join(field.rsplit(".", 1)[-1] for field, _ in wrong)
+        what = "target_parameters cannot" if named else "target_modules reaches the experts, which are parameters: they cannot"
         yield Hit(
-            f"target_parameters cannot be combined with {names}: PEFT raises after the model has been loaded.",
+            f"{what} be combined with {names}: PEFT raises after the model has been loaded.",
             tuple(field for field, _ in wrong),
             tuple(Change(field, value) for field, value in wrong),
+            None if named or version_of(facts, "transformers") >= (5,) else Severity.WARNING,
         )
+
+
+def _reaches_experts(lora: LoraFacts, facts: Facts) -> bool:
+    """Whether PEFT makes expert parameters of the names of modules, as it does from transformers 5 on."""
+    framework = facts.stack.framework if facts.stack is not None else ""
+    if facts.model is None or framework in ("axolotl", "unsloth") or () < version_of(facts, "transformers") < (5,):
+        return False
+    return any(m.kind == "parameter" and m.role == "expert" for m in adapted(facts.model, lora))
 
 
 @rule("tied-embeddings-untied", "TGT310", Severity.WARNING, Confidence.FACT, ("peft-code",))
@@ -148,8 +150,20 @@ def module_targeted_and_saved(lora: LoraFacts) -> Iterator[Hit]:
         )
 
 
+def _formerly(name: str, model: ModelFacts, facts: Facts) -> bool:
+    """Whether the model had a module of that name in versions of transformers that may be meant."""
+    former = FORMER_NAMES.get(model.model_type, {}).get(name.rsplit(".", 1)[-1])
+    return former is not None and version_of(facts, "transformers") < former[1]
+
+
+def version_of(facts: Facts, library: str) -> tuple[int, ...]:
+    """The first numbers of a library's version; empty, which is below every other, where it is not known."""
+    stated = facts.stack.versions.get(library, "") if facts.stack is not None else ""
+    return tuple(int(part) for part in stated.split(".")[:2] if part.isdigit())
+
+
 @rule("saved-module-unknown", "TGT312", Severity.ERROR, Confidence.FACT, ("peft-code",))
-def saved_module_unknown(task: TaskFacts, model: ModelFacts, lora: LoraFacts) -> Iterator[Hit]:
+def saved_module_unknown(task: TaskFacts, model: ModelFacts, lora: LoraFacts, facts: Facts) -> Iterator[Hit]:
     """A name in modules_to_save is no module of the model.
 
     Why: PEFT matches the names at the end of paths and says nothing when none matches: what was to be trained stays
@@ -163,13 +177,13 @@ def saved_module_unknown(task: TaskFacts, model: ModelFacts, lora: LoraFacts) ->
         hardware: null
     Evidence: measured with PEFT.
     Known problems: a new head is accepted by name for classification and reward tasks. Norms are not in the module
-        table and
-        are accepted by name.
+        table and are accepted by name. A name that a module had in older versions of transformers is accepted while the
+        version is not known to be newer.
     """
     known = HEADS if task.family in ("classification", "reward", "rl") else ()
     missing = [
         n for n in lora.modules_to_save
-        if n.rsplit(".", 1)[-1] not in known and "norm" not in n and not any(matches(m, n) or f".{n}." in f".{m.path}"
+        if n.rsplit(".", 1)[-1] not in known and "norm" not in n and not _formerly(n, model, facts) and not any(matches(m, n) or f".{n}." in f".{m.path}"
         for m in model.modules)
     ]  # fmt: skip
     if missing:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import sqrt
 from typing import NamedTuple
 
-from lora_advise.facts import Facts, LoraFacts, TaskFacts, TrainFacts
+from lora_advise.facts import Facts, LoraFacts, TaskFacts, TaskFamily, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.rates import (
     Band,
@@ -22,7 +22,9 @@ from lora_advise.rates import (
     round_lr,
     run_e2,
 )
+from lora_advise.reading import Reading
 from lora_advise.rule import rule
+from lora_advise.unknown import unknown_fields
 
 SUPERVISED = ("sft", "classification", "pretraining", "reward")
 UNSWEPT = 2e-5 * sqrt(32)
@@ -31,15 +33,35 @@ MEASURED_CLIFF = 3e-3 * sqrt(32)
 """E2 at which about 101 of 112 runs diverged (tinker-sweep)."""
 
 
-def judge(facts: Facts) -> tuple[float, Band, Region] | None:
-    """E2 of the run, its band and its place in it; None when the bands do not apply."""
-    if facts.task is None or facts.lora is None or facts.train is None:
+_NOT_SUPERVISED = {"rl", "beta", "ref", "dpo", "kto", "orpo", "grpo", "ppo", "reward", "pref", "generations", "rollout"}
+"""Parts of keys that speak of preferences or rewards, where rates are lower."""
+
+
+def speaks_of_rewards(config: Reading | None) -> bool:
+    """Whether a file whose task is unknown has settings of preference optimization or of RL."""
+    if config is None:
+        return False
+    return any(_NOT_SUPERVISED & set(str(entry.path[0]).lower().split("_")) for entry in config.config.entries)
+
+
+def settled(train: TrainFacts) -> TrainFacts:
+    """The run with AdamW, where a script does not say its optimizer: it is the default of every trainer."""
+    return train.changed({"optim": "adamw_torch"}) if "optim" in unknown_fields(train) else train
+
+
+def judge(facts: Facts, otherwise: TaskFamily | None = None) -> tuple[float, Band, Region] | None:
+    """E2 of the run, its band and its place in it; None when the bands do not apply.
+
+    ``otherwise`` is the family that a run of unknown task is taken for.
+    """
+    family = facts.task.family if facts.task is not None else otherwise
+    if family is None or facts.lora is None or facts.train is None:
         return None
-    value = run_e2(facts.lora, facts.train)
+    value = run_e2(facts.lora, settled(facts.train))
     if value is None:
         return None
     bounds = band(
-        facts.task.family, facts.model.billions if facts.model else None, facts.model.kind if facts.model else None
+        family, facts.model.billions if facts.model else None, facts.model.kind if facts.model else None
     )
     return value, bounds, region(value, bounds)
 
@@ -50,7 +72,7 @@ def explain(lora: LoraFacts, train: TrainFacts, value: float) -> str:
         scale = f"rsLoRA scales by alpha/sqrt(r) = {lora.lora_alpha:g}/sqrt({lora.r}) = {lora.scale:.3g}"
     else:
         scale = f"the adapter is scaled by alpha/r = {lora.lora_alpha:g}/{lora.r} = {lora.scale:.3g}"
-    extra = ""
+    extra, train = "", settled(train)
     if optimizer_factor(train.optim) != 1.0:
         extra += f", Lion's rate counted {optimizer_factor(train.optim):g} times"
     if loraplus_factor(lora.loraplus_lr_ratio) != 1.0:
@@ -97,7 +119,7 @@ def ways_back(lora: LoraFacts, train: TrainFacts, value: float, bounds: Band) ->
     Confidence.MEASURED,
     ("tinker-sweep", "scale-experiment", "e2-metric"),
 )
-def scale_times_rate_diverges(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+def scale_times_rate_diverges(lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
     """The learning rate times the square root of the effective alpha lies where training diverges.
 
     Why: high alpha and a high learning rate are one mistake, not two: both multiply the update. With AdamW and B = 0
@@ -114,22 +136,22 @@ def scale_times_rate_diverges(task: TaskFacts, lora: LoraFacts, train: TrainFact
         in
         190 runs of our own the cliff lay at one value of lr * sqrt(alpha_eff) within 1.2 times over a 64-fold range of
         alpha.
-    Known problems: between 1e-2 and 1.7e-2 nothing was measured, and models up to 2 B have shipped recipes there (2e-3
-        at
-        alpha 64), so for these it is a warning. AdamW and Lion only; initializations with B other than zero are not
+    Known problems: between 1e-2 and 1.7e-2 nothing was measured and trainers ship recipes (2e-3 at alpha 64 for a small
+        model), so there it is a warning. AdamW and Lion only; initializations with B other than zero are not
         judged.
     """
-    judged = judge(facts)
+    # Whatever an unknown task is: preference optimization and RL take lower rates still.
+    judged = judge(facts, "sft")
     if judged is None or judged[2] != "diverges":
         return
     value, bounds, _ = judged
-    small = facts.model is not None and facts.model.billions <= 2 and value < MEASURED_CLIFF
+    unsure = value < MEASURED_CLIFF * (1 - 1e-9) or "optim" in unknown_fields(train)
     ways = ways_back(lora, train, value, bounds)
     yield ways.hit(
         f"Training at {format_lr(train.learning_rate)} will most likely diverge: {explain(lora, train, value)}, above "
         f"the bound of {format_lr(bounds.diverge or 0)}; of some 112 measured runs at 1.7e-2 about 101 diverged. "
         f"The way back: {ways.words}.",
-        Severity.WARNING if small else None,
+        Severity.WARNING if unsure else None,
     )
 
 
@@ -174,18 +196,21 @@ def _low_factor(facts: Facts) -> float:
     """What published practice divides the rate by for reasons of its own: fp16, and 4-bit bases from 30 B on
     (dettmers-2023)."""
     factor = 1.0
-    if facts.train is not None and facts.train.dtype == "float16":
+    if facts.train is not None and "dtype" not in unknown_fields(facts.train) and facts.train.dtype == "float16":
         factor *= 2
-    if facts.method == "qlora" and facts.model is not None and facts.model.billions >= 30:
+    if facts.model is not None and facts.model.billions >= 30 and facts.method == "qlora":
         factor *= 2
     return factor
 
 
-def _low_hits(facts: Facts, wanted: Region, say: str, sure: float | None = None) -> Iterator[Hit]:
-    """Runs in that region; above ``sure`` (E2) a note, where that is given."""
+def _low_hits(
+    facts: Facts, wanted: Region, say: str, sure: float | None = None, config: Reading | None = None
+) -> Iterator[Hit]:
+    """Runs in that region; a note above ``sure`` (E2), where that is given, and where a file does not say the task."""
     task, lora, train = facts.task, facts.lora, facts.train
-    judged = judge(facts)
-    if judged is None or task is None or lora is None or train is None or task.name in ADVISED_LOW:
+    guessed = config is not None and not speaks_of_rewards(config) and not config.has("adapter_path")
+    judged = judge(facts, "sft" if guessed else None)
+    if judged is None or lora is None or train is None or (task is not None and task.name in ADVISED_LOW):
         return
     value, bounds, _ = judged
     judged_value = value * _low_factor(facts)
@@ -199,14 +224,16 @@ def _low_hits(facts: Facts, wanted: Region, say: str, sure: float | None = None)
         f"is {format_lr(bounds.best)}.{copied} Raise the learning rate towards {format_lr(rate.value)}.",
         ("train.learning_rate", "lora.lora_alpha"),
         (rate,),
-        Severity.NOTE if sure is not None and sure <= judged_value else None,
+        Severity.NOTE if sure is not None and (sure <= judged_value or task is None) else None,
     )
 
 
 @rule(
     "adapter-under-driven", "LRS103", Severity.WARNING, Confidence.MEASURED, ("tinker-sweep", "lwr-2025", "pissa-2024")
 )
-def adapter_under_driven(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+def adapter_under_driven(
+    lora: LoraFacts, train: TrainFacts, facts: Facts, config: Reading | None = None
+) -> Iterator[Hit]:
     """The adapter learns too slowly: the learning rate is far below what supervised LoRA needs.
 
     Why: LoRA's best rate is about ten times that of full fine-tuning. A rate copied from there trains, and learns
@@ -218,11 +245,11 @@ def adapter_under_driven(task: TaskFacts, lora: LoraFacts, train: TrainFacts, fa
     Evidence: 4e-5 at alpha 32 cost 2.5 % on average and 9.9 % at worst over 35 swept models; 3e-4 cost 0.2 %.
     Known problems: about one in ten of the files that trainers ship is so slow, most of them demonstrations, or files that
         leave the rate to a default meant for full fine-tuning; their learning is as slow as anybody's. It is a warning below
-        half of the lowest rate that was swept, else a note. Continuing an adapter that is already good may want such a rate. In fp16, and for QLoRA from 30 B
+        half of the lowest rate that was swept, else a note, and so where a script does not say what it trains for. Continuing an adapter that is already good may want such a rate. In fp16, and for QLoRA from 30 B
         on, where
         recipes halve the rate, the bound is halved too.
     """
-    yield from _low_hits(facts, "very low", "hardly moves the adapter", UNSWEPT)
+    yield from _low_hits(facts, "very low", "hardly moves the adapter", UNSWEPT, config)
 
 
 @rule("rate-conservative", "LRS104", Severity.NOTE, Confidence.CONVENTION, ("tinker-sweep",))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lora_advise.facts import DataFacts, Facts, LoraFacts, TaskFacts, TrainFacts
-from lora_advise.finding import Change, Confidence, Hit, Severity
+from lora_advise.finding import Change, Confidence, Hit, Rewrite, Severity
 from lora_advise.rates import SCHEDULERS, format_lr, run_e2
+from lora_advise.reading import Reading
 from lora_advise.rule import rule
 
 
@@ -237,7 +238,9 @@ def clipping_off_at_high_rate(lora: LoraFacts, train: TrainFacts) -> Iterator[Hi
     Confidence.FACT,
     ("transformers-code", "llamafactory-defaults"),
 )
-def projected_optimizer_on_adapter(lora: LoraFacts, train: TrainFacts) -> Iterator[Hit]:
+def projected_optimizer_on_adapter(
+    lora: LoraFacts, train: TrainFacts, config: Reading | None = None
+) -> Iterator[Hit]:
     """An optimizer that saves memory in full fine-tuning is combined with an adapter.
 
     Why: GaLore, APOLLO and LOMO save the states of large matrices; an adapter has hardly any, and its matrices are
@@ -250,12 +253,28 @@ def projected_optimizer_on_adapter(lora: LoraFacts, train: TrainFacts) -> Iterat
     Evidence: two frameworks refuse the pair; transformers wants target modules that an adapter freezes.
     Known problems: none.
     """
-    if any(name in train.optim for name in ("galore", "apollo", "lomo")):
+    switch = next((name for name in _SWITCHES if config is not None and config.value(name) is True), None)
+    refused = config is not None and config.dialect.name in ("llamafactory", "axolotl")
+    if switch is not None and config is not None:
+        does = f"{config.dialect.title} refuses it" if refused else "it has nothing to save there"
+        yield Hit(
+            f"{switch} saves the memory of training full matrices, and an adapter is trained: {does}. Leave {switch} out.",
+            (f"config.{switch}",),
+            (),
+            Severity.ERROR if refused else None,
+            rewrites=(Rewrite(config.written[switch], f"remove {switch}", drop=True),),
+        )
+    elif any(name in train.optim for name in ("galore", "apollo", "lomo")):
         yield Hit(
             f"{train.optim} saves optimizer memory of full matrices, which an adapter does not have: use adamw_torch.",
             ("train.optim",),
             (Change("train.optim", "adamw_torch"),),
+            Severity.ERROR if refused and "galore" in train.optim else None,
         )
+
+
+_SWITCHES = ("use_galore", "use_apollo", "use_badam")
+"""Settings of LLaMA-Factory and ms-swift that put such an optimizer in the place of the named one."""
 
 
 SCHEDULE_RULES = (

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lora_advise.facts import LoraFacts, TaskFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
+from lora_advise.reading import Reading
 from lora_advise.rule import rule
 from lora_advise.rules.rate import EMBEDDING_NAMES
 
@@ -41,7 +42,7 @@ def rank_unservable(lora: LoraFacts) -> Iterator[Hit]:
 
 
 @rule("saved-modules-unservable", "SRV1002", Severity.NOTE, Confidence.CONVENTION, ("vllm-lora",))
-def saved_modules_unservable(task: TaskFacts, lora: LoraFacts) -> Iterator[Hit]:
+def saved_modules_unservable(task: TaskFacts, lora: LoraFacts, config: Reading | None = None) -> Iterator[Hit]:
     """Modules trained in full must be merged before the adapter can be served.
 
     Why: servers of adapters load A and B only; full matrices in the file make them refuse it.
@@ -50,19 +51,23 @@ def saved_modules_unservable(task: TaskFacts, lora: LoraFacts) -> Iterator[Hit]:
     Instead:
         lora: {modules_to_save: []}
     Evidence: vLLM's adapter loader.
-    Known problems: nothing is wrong when a merge is planned.
+    Known problems: nothing is wrong when a merge is planned. Embeddings are named only where the file itself asks for a
+        server of adapters.
     """
-    if (
-        task.family in GENERATING
-        and lora.modules_to_save
-        and not any(n.rsplit(".", 1)[-1] in EMBEDDING_NAMES for n in lora.modules_to_save)
-    ):
+    embeddings = any(n.rsplit(".", 1)[-1] in EMBEDDING_NAMES for n in lora.modules_to_save)
+    if task.family in GENERATING and lora.modules_to_save and (not embeddings or _names_a_server(config)):
         yield Hit(
             f"{', '.join(lora.modules_to_save)} would be stored in full beside the adapter, which servers of adapters "
             "refuse: plan a merge.",
             ("lora.modules_to_save",),
             (Change("lora.modules_to_save", ()),),
         )
+
+
+def _names_a_server(config: Reading | None) -> bool:
+    """Whether a file asks for an engine that serves the adapter unmerged."""
+    entries = [config.config.get(key) for key in ("vllm_enable_lora", "fast_inference")] if config is not None else []
+    return any(entry is not None and str(entry.value).lower() == "true" for entry in entries)
 
 
 @rule("dora-unservable", "SRV1003", Severity.NOTE, Confidence.CONVENTION, ("vllm-lora", "dora-2024"))

@@ -26,7 +26,7 @@ ATTENTION_NAMES = {
 }
 """What decoders call their attention projections."""
 _OTHER_KINDS = re.compile(
-    r"whisper|wav2vec|bert|clip|vit|t5|bart|speech|tts|asr|moe|mixtral|deepseek|mamba|jamba|lfm|nemotron|gpt-oss|next|hybrid"
+    r"whisper|llasa|orpheus|csm|oute|wav2vec|bert|clip|vit|t5|bart|speech|tts|asr|moe|mixtral|deepseek|mamba|jamba|lfm|nemotron|gpt-oss|next|hybrid"
     r"|\d+x\d+b|a\d+(?:\.\d+)?b|scout|maverick|kimi|glm-?4\.[5-9]|minimax|phi-?3\.5-moe",
     re.IGNORECASE,
 )
@@ -108,7 +108,8 @@ def attention_only_targets(lora: LoraFacts, facts: Facts, config: Reading | None
     who = f" ({config.inherited[_FIELD]})" if left and config is not None else ""
     which = f" ({', '.join(mlp)})" if mlp else ""
     yield Hit(
-        f"Only {', '.join(names)} carry adapters{who}{rank}: adapt the MLP too{which}, with a smaller r if memory is short.",
+        f"Adapters are put on {', '.join(names)} alone{who}{rank}: adapt the MLP too{which}, with a smaller r if memory is "
+        "short.",
         (_FIELD,),
         (Change(_FIELD, language_targets(model)),) if model is not None else (),
         Severity.NOTE if mild else None,

@@ -14,10 +14,10 @@ from lora_advise.rules.targets import all_word
 
 _WORDS = {
     "axolotl": "all-linear", "trl": "all-linear", "hf": "all-linear", "peft": "all-linear", "llamafactory": "all",
-    "swift": "all-linear", "ms-swift": "all-linear", "unsloth": "all-linear", "unsloth-studio": "all-linear",
+    "ms-swift": "all-linear", "megatron-swift": "all-linear", "unsloth": "all-linear", "unsloth-studio": "all-linear",
 }  # fmt: skip
 """The word of each dialect."""
-_IN_LISTS = ("swift", "ms-swift", "unsloth", "unsloth-studio")
+_IN_LISTS = ("ms-swift", "megatron-swift", "unsloth", "unsloth-studio")
 """Dialects that take their word as an entry of a list."""
 
 

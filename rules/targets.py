@@ -52,6 +52,16 @@ def _meant(entry: str, names: list[str]) -> list[str]:
     return halves or get_close_matches(entry, names, n=1, cutoff=0.6)
 
 
+_USUAL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"}
+
+
+def _left_to_unsloth(missing: list[str], entries: list[str], config: Reading | None) -> bool:
+    """Whether Unsloth takes care of the names: it has the usual list for every model, whose layers it splits, or whose experts
+    it reaches by these names."""
+    unsloth = config is not None and config.dialect.name.startswith("unsloth")
+    return unsloth and set(missing) <= _USUAL and len(missing) < len(entries)
+
+
 @rule("target-matches-nothing", "TGT301", Severity.ERROR, Confidence.FACT, ("peft-code",))
 def target_matches_nothing(model: ModelFacts, lora: LoraFacts, config: Reading | None = None) -> Iterator[Hit]:
     """A name in target_modules matches no module of the model.
@@ -64,7 +74,8 @@ def target_matches_nothing(model: ModelFacts, lora: LoraFacts, config: Reading |
     Instead:
         lora: {target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]}
     Evidence: PEFT's target matching, run against the model's own module names.
-    Known problems: one list meant for several architectures is a common habit; each unmatched name is then reported.
+    Known problems: one list meant for several architectures is a common habit; each unmatched name is then reported. Not so for
+        Unsloth, whose own copies of models have other names, and which reaches experts by those of the usual list.
     """
     if isinstance(lora.target_modules, str):
         return
@@ -77,7 +88,7 @@ def target_matches_nothing(model: ModelFacts, lora: LoraFacts, config: Reading |
     entries = [e for e in lora.target_modules if not all_word(e, config) and not PATTERN_SIGNS.search(e)]
     entries = [e for e in entries if any(c.isalnum() for c in e)]
     missing = [e for e in entries if not any(matches(m, e) for m in model.modules if m.kind != "parameter")]
-    if not missing:
+    if not missing or _left_to_unsloth(missing, entries, config):
         return
     kept = tuple(e for e in lora.target_modules if e not in missing)
     names = [m.name for m in model.modules if m.kind == "linear"]
@@ -128,7 +139,7 @@ def target_list_and_pattern_mixed(model: ModelFacts, lora: LoraFacts, config: Re
             (Change("lora.target_modules", tuple(part.strip() for part in value.split(",") if part.strip())),),
         )
         return
-    wrong = [e for e in value if (e == "all-linear" and not all_word(e, config)) or PATTERN_SIGNS.search(e)]
+    wrong = [e for e in value if (e == "all-linear" and config is None) or PATTERN_SIGNS.search(e)]
     if wrong:
         text = "all-linear" if "all-linear" in wrong or len(wrong) > 1 else wrong[0]
         yield Hit(

@@ -24,6 +24,8 @@ from lora_advise.runner.rehearse import REFUSALS
 FEW = 4
 """Sizes up to which all of a dense, vision-language or state-space type are traced. Of a type with more the smallest and the
 largest are: a further one is taken in proportion to its hidden width."""
+LLAMA = 7
+"""Matrices of a Llama's layer."""
 ALIKE = 0.05
 """Share within which adapters see as many features as a Llama's."""
 
@@ -117,7 +119,7 @@ def _formula(rows: list[tuple[tuple[int, ...], dict[str, list[Line]]]], name: st
 
 
 def _settings(model: ModelFacts) -> dict[str, Setting]:
-    """In which settings a model is traced: with dropout too where its adapters see other features than a Llama's.
+    """In which settings a model is traced: with dropout too where its adapters are others than a Llama's.
 
     Seven matrices of a Llama see five times the hidden width, the query width and the MLP's; fused ones see fewer.
     """
@@ -128,7 +130,9 @@ def _settings(model: ModelFacts) -> dict[str, Setting]:
     inside = (t.module for t in targets(model, lora) if t.module.kind == "linear" and t.module.role not in TOWERS)
     seen = sum(module.d_in * module.count for module in inside) / model.num_hidden_layers
     llama = 5 * width.hidden + width.attention + width.dense
-    return found if abs(seen - llama) <= ALIKE * llama else {**found, DROPPED: Setting("nf4", dropout=True)}
+    if _ranks(model) == LLAMA * RANK and abs(seen - llama) <= ALIKE * llama:
+        return found
+    return {**found, DROPPED: Setting("nf4", dropout=True)}
 
 
 def model_table(wanted: list[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:

@@ -12,7 +12,7 @@ from torch import nn
 from lora_advise.errors import LoraAdviseError, first_line
 from lora_advise.facts import Facts, ModelFacts, QuantFacts
 from lora_advise.runner.build_catalogue import Row, class_named_by
-from lora_advise.runner.meta_repairs import repaired
+from lora_advise.runner.meta_repairs import left_wide, repaired
 
 TOWERS = ("vision", "visual", "audio", "image", "speech")
 """Parts of a path that lead into a tower beside the language model."""
@@ -178,7 +178,7 @@ def signature(layer: nn.Module) -> tuple[Any, ...]:
 def _quantise(model: Any, quant: QuantFacts) -> None:
     """Replace linear layers as transformers does when it loads, and lay the packed weights out on the meta device."""
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
-    from transformers import BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig, PreTrainedConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
     from transformers.quantizers.auto import AutoHfQuantizer
     from transformers.utils.quantization_config import QuantizationMethod
@@ -190,6 +190,7 @@ def _quantise(model: Any, quant: QuantFacts) -> None:
     )  # fmt: skip
     quantizer = AutoHfQuantizer.from_config(wanted, pre_quantized=False)
     skipped = quantizer.get_modules_to_not_convert(model, wanted.llm_int8_skip_modules, model._keep_in_fp32_modules)
+    skipped += left_wide(model.config.get_text_config().model_type)
     biases = {name: getattr(module, "bias", None) for name, module in model.named_modules()}
     replace_with_bnb_linear(model, modules_to_not_convert=skipped, quantization_config=wanted)
     for name, module in model.named_modules():
@@ -201,6 +202,10 @@ def _quantise(model: Any, quant: QuantFacts) -> None:
             module.bias = biases[name]
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = quant.load_in_4bit, not quant.load_in_4bit
     model.is_quantized = True
+    for module in model.modules():
+        # Some mixers look there for the way to take (``quantizers/base.py`` of transformers).
+        if isinstance(getattr(module, "config", None), PreTrainedConfig):
+            module.config._is_quantized = True
     model.quantization_method = QuantizationMethod.BITS_AND_BYTES
     model.hf_quantizer, model.config.quantization_config = quantizer, wanted
 

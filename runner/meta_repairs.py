@@ -1,4 +1,4 @@
-"""A model class that raises in the installed transformers, repaired for a rehearsal, which says so."""
+"""Model classes that raise in the installed transformers, repaired for a rehearsal, which says so."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from unittest.mock import patch
 BROKEN = "Llama4ForConditionalGeneration"
 """In transformers 5.24.0 its forward pass reads ``image_outputs`` of its language model's output, which has none, and its
 ``base_model``, from which TRL 1.16 takes hidden states, is the class itself."""
+
+_CLAMPED = {"gemma3n_text": ["prediction_coefs", "correction_coefs"]}
+"""Matrices that a training step clamps, which raises when they are quantised (transformers 5.24: ``Gemma3nTextAltUp``)."""
+
+
+def left_wide(model_type: str) -> list[str]:
+    """Names of the linear layers of that type that must not be quantised for a step to work."""
+    return _CLAMPED.get(model_type, [])
 
 
 def is_broken(class_name: str) -> bool:
@@ -45,14 +53,21 @@ def repairs(class_name: str) -> Iterator[None]:
         yield
 
 
-def repair_note(class_name: str) -> str | None:
-    """What a run needs that the rehearsal was given, or None."""
-    if not is_broken(class_name):
-        return None
+def repair_notes(class_name: str, model_type: str, *, quantised: bool) -> list[str]:
+    """What a run needs that the rehearsal was given."""
     import transformers
 
-    return (
-        f"In transformers {transformers.__version__} every forward pass of {BROKEN} raises; this is the step after two "
-        "repairs that a run needs as well: MoeCausalLMOutputWithPast.image_outputs = None, and "
-        f"{BROKEN}.base_model = property(lambda model: model.language_model.model)."
-    )
+    found, release = [], f"transformers {transformers.__version__}"
+    if is_broken(class_name):
+        found.append(
+            f"In {release} every forward pass of {BROKEN} raises; this is the step after two repairs that a run needs as well: "
+            "MoeCausalLMOutputWithPast.image_outputs = None, and "
+            f"{BROKEN}.base_model = property(lambda model: model.language_model.model)."
+        )
+    if quantised and left_wide(model_type):
+        names = [*left_wide(model_type), "lm_head"]
+        found.append(
+            f"A training step of this family clamps weights, which raises in {release} when they are quantised; this is the "
+            f"step with BitsAndBytesConfig(llm_int8_skip_modules={names}), which a run needs as well."
+        )
+    return found

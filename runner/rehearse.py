@@ -17,7 +17,7 @@ from lora_advise.rehearsal import PARTS, STAGES, Rehearsal, StagePeak
 from lora_advise.runner.cuda_shapes import FLASH
 from lora_advise.runner.meta_device import flash_by_name
 from lora_advise.runner.meta_model import Blueprint, attention_of, blueprint
-from lora_advise.runner.meta_repairs import repair_note
+from lora_advise.runner.meta_repairs import repair_notes
 from lora_advise.runner.quiet import quiet_libraries
 from lora_advise.runner.rehearsal_depth import Depths, depths_of
 from lora_advise.runner.rehearsal_step import Traced, trace
@@ -122,8 +122,8 @@ def _result(peaks: _Peaks, depths: Depths, notes: tuple[str, ...]) -> Rehearsal:
 
 
 def _notes(plan: Blueprint, facts: Facts, said: tuple[str, ...]) -> tuple[str, ...]:
-    repair = repair_note(plan.class_name)
-    found = [repair] if repair else []
+    quantised = facts.quant is not None and (facts.quant.load_in_4bit or facts.quant.load_in_8bit)
+    found = repair_notes(plan.class_name, _text_type(plan), quantised=quantised)
     attention = attention_of(plan, facts)
     if facts.train is not None and attention not in (facts.train.attn_implementation, FLASH):
         found.append(
@@ -135,6 +135,11 @@ def _notes(plan: Blueprint, facts: Facts, said: tuple[str, ...]) -> tuple[str, .
         found.append("Every expert product counts as one grouped kernel; uneven routing does not change its memory.")
     found += [f"No shape model for a missing kernel: {words}" for words in said]
     return tuple(found)
+
+
+def _text_type(plan: Blueprint) -> str:
+    """Model type of the language model."""
+    return str((plan.config.get("text_config") or plan.config).get("model_type"))
 
 
 def _versions() -> dict[str, str]:

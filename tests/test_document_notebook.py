@@ -139,7 +139,8 @@ def test_comments_have_lines_of_the_json():
         ('{"cells": [{"cell_type": "code", "source": "' + "\\n" * (MAX_BYTES + 1) + '"}]}', "too long"),
         ('{"cells": [' + '{"cell_type": "code", "source": "x x"},' * 10_001 + "1]}", "too long"),
         (" " * (16 * MAX_BYTES + 1), "clear its outputs"),
-        (notebook("x = 1\n" * 60_000), "too long"),
+        (notebook("%x\n" * 200_000), "too long"),
+        (notebook("f(g())\n" * 20_000, "f(g())\n" * 20_000), "too long"),
     ],
 )
 def test_what_is_no_notebook_is_said_in_a_sentence(text, said):

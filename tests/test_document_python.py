@@ -370,7 +370,8 @@ def test_line_ends_bytes_and_columns(end):
         ("[" * 5000, "Python 3 cannot parse it"),
         ("#" * (MAX_BYTES + 1), "more than 1,048,576 characters"),
         ("LoraConfig(r=8)\n" * 10_001, "more than 20,000 settings"),
-        ("x=1\n" * 100_000, "too long"),
+        ("x=1\n" * 100_001, "too long"),
+        ("f(g())\n" * 40_000, "too long"),
     ],
 )
 def test_what_cannot_be_read_is_said_in_a_sentence(code, said):

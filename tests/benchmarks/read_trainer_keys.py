@@ -115,9 +115,9 @@ def of_class(library, name):
     """A reader of one class's keywords; those of TRL's configurations without ``TrainingArguments``' own."""
 
     def keywords(folder):
-        classes = classes_of(folder / library)
-        if library == "trl":
-            classes = {**classes_of(folder / "transformers"), **classes}
+        classes = {**classes_of(folder / "transformers"), **classes_of(folder / library)}
+        for path in sorted((folder / library).rglob(f"*{name.removesuffix('Config').lower()}_config.py")):
+            classes[name] = max(classes.get(name, ([], [])), classes_of(path.parent)[name], key=lambda found: len(found[1]))
         keys = fields_of(name, classes) | parameters_of(name, folder / library)
         if library == "trl":
             keys -= fields_of("TrainingArguments", classes)
