@@ -208,7 +208,8 @@ def _low_hits(
 ) -> Iterator[Hit]:
     """Runs in that region; a note above ``sure`` (E2), where that is given, and where a file does not say the task."""
     task, lora, train = facts.task, facts.lora, facts.train
-    guessed = config is not None and not speaks_of_rewards(config) and not config.has("adapter_path")
+    guessed = config is not None and config.config.shape != "calls" and not config.has("adapter_path")
+    guessed = guessed and not speaks_of_rewards(config)
     judged = judge(facts, "sft" if guessed else None)
     if judged is None or lora is None or train is None or (task is not None and task.name in ADVISED_LOW):
         return

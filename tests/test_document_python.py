@@ -527,7 +527,7 @@ def run(code, flips):
 
 
 @given(PROGRAMS, st.lists(st.booleans(), min_size=10, max_size=10))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_a_value_that_is_read_is_the_value_at_run_time(program, flips):
     lines = ["a, b, c = 1, 2, 3", "d = {'k': 4}", "class K:", "    p = 6", "o = Namespace(p=1)"]
     sites = 0

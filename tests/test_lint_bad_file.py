@@ -154,7 +154,7 @@ model:
   lora_dropout: 0.5
 tokenizer:
   _component_: torchtune.models.llama3.llama3_tokenizer
-  path: /tmp/tokenizer.model
+  path: models/tokenizer.model
   max_seq_len: 8192
 dataset:
   _component_: torchtune.datasets.alpaca_dataset
