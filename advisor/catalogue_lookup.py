@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -41,8 +42,38 @@ def _listed(asked: str, short: str) -> ModelFacts | None:
 
     if asked in index():
         return facts(asked)
-    found = _by_basename().get(short, ())
-    return facts(found[0], asked) if found else None
+    found = _by_basename().get(short) or _by_squeezed().get(_squeezed(short)) or ()
+    if not found:
+        return None
+    return facts(found[0], asked).changed({"checkpoint_quantization": stored_by_name(asked, found[0])})
+
+
+def _squeezed(name: str) -> str:
+    """One word, without what copies leave out: separators, the maker's name before, ``hf`` after."""
+    return names.squeezed(name).removesuffix("hf")
+
+
+@cache
+def _by_squeezed() -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for short, ids in _by_basename().items():
+        found.setdefault(_squeezed(short), []).extend(ids)
+    return {name: tuple(sorted(ids, key=names.preference)) for name, ids in found.items()}
+
+
+_FORMATS = (
+    (re.compile(r"-bnb-[48]bit$", re.IGNORECASE), "bitsandbytes"), (re.compile(r"-awq$", re.IGNORECASE), "awq"),
+    (re.compile(r"-gptq|-int[48]$", re.IGNORECASE), "gptq"), (re.compile(r"-fp8$", re.IGNORECASE), "fp8"),
+    (re.compile(r"-(bf16|fp16)$", re.IGNORECASE), None),
+)  # fmt: skip
+"""How a copy is stored, by the end of its name; None: in 16 bits."""
+
+
+def stored_by_name(asked: str, known: str) -> str | None:
+    """How that copy is stored: by the end of its name, else as the catalogue's model is."""
+    from lora_advise.model_kernels import STORED
+
+    return next((form for shape, form in _FORMATS if shape.search(asked)), STORED.get(known))
 
 
 @cache

@@ -195,5 +195,5 @@ HF = Dialect(
         *RENAMED_ARGUMENTS,
         Renamed("gradient_checkpointing", "activation_checkpointing", "transformers", "5.23", "deprecated", "transformers-history"),
     ),
-    written="json", newest="transformers 5.24",
+    text_numbers="break", written="json", newest="transformers 5.24",
 )  # fmt: skip

@@ -252,14 +252,21 @@ def _sharding(sheet: Sheet) -> None:
         sheet.put("stack.sharding", "fsdp", "fsdp", "fsdp_config", "fsdp_version")
 
 
+_KEYS = {
+    "base_model", "sequence_len", "micro_batch_size", "sample_packing", "lora_target_linear", "val_set_size", "num_epochs",
+    "datasets", "dataset_prepared_path", "pad_to_sequence_len", "train_on_inputs", "adapter", "lora_r", "special_tokens",
+    "load_in_4bit", "load_in_8bit", "s2_attention", "flash_attention", "evals_per_epoch", "saves_per_epoch",
+}  # fmt: skip
+_FOREIGN = {"finetuning_type", "lora_rank", "peft_type", "_component_", "model_name_or_path", "tuner_type", "target_modules", "epochs"}
+
+
 def _recognise(config: Config) -> int:
-    """Keys that no other trainer has."""
-    own = {
-        "base_model", "sequence_len", "micro_batch_size", "sample_packing", "lora_target_linear", "val_set_size", "num_epochs",
-        "datasets", "dataset_prepared_path", "pad_to_sequence_len", "train_on_inputs", "adapter", "lora_r", "special_tokens",
-    }  # fmt: skip
-    keys = {entry.path[0] for entry in config.entries if len(entry.path) == 1}
-    return len(keys & own) if config.shape == "mapping" and "base_model" in keys else 0
+    """Keys of its own, two at least; a part of a file, without ``base_model``, has an ``adapter`` among them."""
+    keys = {str(entry.path[0]) for entry in config.entries if len(entry.path) == 1}
+    if config.shape != "mapping" or keys & _FOREIGN or not keys & {"base_model", "adapter"}:
+        return 0
+    found = len(keys & _KEYS)
+    return found if found > 1 else 0
 
 
 AXOLOTL = Dialect(

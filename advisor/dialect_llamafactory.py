@@ -166,6 +166,13 @@ def _attention(sheet: Sheet) -> None:
         raise UnknownFact("train.attn_implementation")
 
 
+def _export(sheet: Sheet) -> None:
+    """A file that merges or quantises has no run."""
+    if sheet.has("export_dir"):
+        sheet.present -= {"train", "lora"}
+        sheet.task = None
+
+
 def _task(sheet: Sheet) -> None:
     stage, loss = _stage(sheet), str(sheet.value("loss_type", "sigmoid")).lower()
     sheet.task = task_of(loss if stage == "dpo" and loss in ("orpo", "simpo") else stage)
@@ -207,8 +214,10 @@ _KEYS = {
     "lora_rank", "template", "additional_target", "enable_liger_kernel", "disable_gradient_checkpointing", "dpo_beta", "dpo_ftx",
 }  # fmt: skip
 _SURE = {"finetuning_type", "lora_target", "stage", "cutoff_len"}
+_EXPORTS = {"export_size", "export_device", "export_legacy_format", "export_quantization_bit", "adapter_name_or_path"}
+"""Beside ``export_dir``: a file that merges or quantises, and trains nothing."""
 _TRAINS = {"dataset", "tokenized_path", "do_train", "learning_rate", "per_device_train_batch_size", "num_train_epochs"}
-_FOREIGN = {"base_model", "tuner_type", "train_type", "sft_type", "export_dir", "lora_r", "peft_type", "_component_"}
+_FOREIGN = {"base_model", "tuner_type", "train_type", "sft_type", "lora_r", "peft_type", "_component_"}
 
 
 def _recognise(config: Config) -> int:
@@ -219,6 +228,9 @@ def _recognise(config: Config) -> int:
     keys = set(entries)
     words = [word.rsplit("/", 1)[-1] for word in config.program]
     named = 5 if any(word in ("llamafactory-cli", "lmf") for word in words) else 0
+    if "export_dir" in keys:
+        merges = "model_name_or_path" in keys and not keys & _FOREIGN
+        return named + len(keys & (_KEYS | _EXPORTS)) if merges else 0
     if named and "train" not in words:
         return 0
     off = entries.get("do_train")
@@ -251,7 +263,7 @@ LLAMAFACTORY = Dialect(
         Step(("train.packing", "train.max_length"), _packing), Step(("train.activation_checkpointing",), _checkpointing),
         Step(("train.attn_implementation",), _attention), *TRAINING_STEPS, EVAL_INTERVAL, Step(("train.loss_on",), _loss),
         Step(("train.eval_share",), _held_out), Step(("train.optim",), _optimizer),
-        Step(("stack.sharding", "stack.cpu_offload"), put_sharding),
+        Step(("stack.sharding", "stack.cpu_offload"), put_sharding), Step((), _export),
     ),
     defaults={**TRAINING_DEFAULTS, **PEFT_DEFAULTS, **BNB_DEFAULTS, "stack.sharding": "none"},
     known=keys_of("llamafactory"), recognise=_recognise,

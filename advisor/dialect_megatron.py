@@ -11,7 +11,6 @@ from lora_advise.document import Config
 from lora_advise.lenses_swift import (
     LORA_DEFAULTS,
     QUANT_DEFAULTS,
-    RENAMED,
     SHARED,
     listed,
     method,
@@ -25,6 +24,7 @@ from lora_advise.lenses_swift import (
     put_task,
     subcommand,
 )
+from lora_advise.renamed_swift import RENAMED
 from lora_advise.sheet import Sheet
 from lora_advise.unknown import UnknownFact
 
@@ -78,7 +78,8 @@ def _targets(sheet: Sheet) -> None:
     if "lora.target_modules" in sheet.unknown:
         return
     plain = sheet.model is not None and not (sheet.model.num_experts or sheet.model.has_vision or sheet.model.has_audio)
-    if sheet.has("target_regex") or not plain or listed(sheet.value("target_modules", ("all-linear",))) != ("all-linear",):
+    names = listed(sheet.value("target_modules", ("all-linear",)))
+    if sheet.has("target_regex") or not plain or names != ("all-linear",):
         raise UnknownFact("lora.target_modules")
     sheet.put("lora.target_modules", "all-linear", "target_modules")
 

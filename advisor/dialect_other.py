@@ -7,7 +7,6 @@ because nothing is known of the script behind it.
 from __future__ import annotations
 
 from lora_advise.dialect import Dialect, Lens, Step
-from lora_advise.dialect_hf import model_step
 from lora_advise.document import Config
 from lora_advise.launchers import put_sharding
 from lora_advise.sheet import Sheet
@@ -23,10 +22,12 @@ _GROUPS = (*_LORA_GROUPS, *_TRAIN_GROUPS, *_MODEL_GROUPS, "data", "dataset", "da
 
 
 def _lens(name: str, kind: str, keys: str, inner: str = "") -> Lens:
-    """A lens over these names, on their own or in any of the usual groups; ``inner`` names count inside LoRA's groups only."""
-    plain = keys.split()
+    """A lens over these names, on their own or in any of the usual groups; ``inner`` names count inside LoRA's groups only,
+    and those with a dot just there."""
+    plain = [key for key in keys.split() if "." not in key]
     found = [*plain, *(f"{group}.{key}" for key in plain for group in _GROUPS)]
-    found += [f"{group}.{key}" for key in inner.split() for group in _LORA_GROUPS]
+    found += [f"{group}.{key}" for key in inner.split() if "." not in key for group in _LORA_GROUPS]
+    found += [key for key in (*keys.split(), *inner.split()) if "." in key]
     unique = dict.fromkeys(found)
     key, *former = unique
     kinds = {"number": "number", "count": "count", "flag": "flag", "word": "word", "names": "names", "any": "any"}
@@ -34,7 +35,10 @@ def _lens(name: str, kind: str, keys: str, inner: str = "") -> Lens:
 
 
 LENSES: tuple[Lens, ...] = (
-    _lens("model", "word", "base_model model_name_or_path model_name model_id base_model_name_or_path base_model_name pretrained_model_name_or_path"),
+    _lens(
+        "model", "word", "base_model model_name_or_path model_name model_id base_model_name_or_path base_model_name "
+        "pretrained_model_name_or_path model.name model.id model.path model.name_or_path model.base",
+    ),
     _lens("lora.r", "count", "lora_r lora_rank lora_dim", "r rank"),
     _lens("lora.lora_alpha", "number", "lora_alpha", "alpha"),
     _lens("lora.lora_dropout", "number", "lora_dropout lora_dropout_p", "dropout"),
@@ -73,13 +77,23 @@ _TRAINS = {
     "learning_rate", "lr", "num_train_epochs", "num_epochs", "epochs", "max_steps", "gradient_accumulation_steps", "warmup_steps",
     "warmup_ratio", "micro_batch_size", "per_device_train_batch_size",
 }  # fmt: skip
-_ELSEWHERE = {"peft_type", "_component_", "zero_optimization", "compute_environment", "architectures", "export_dir", "merge", "models"}
+_ELSEWHERE = {
+    "peft_type", "_component_", "zero_optimization", "compute_environment", "architectures", "export_dir", "merge", "models",
+}  # fmt: skip
+
+
+def _model(sheet: Sheet) -> None:
+    """By a setting of its own, else by ``model`` where that is a name and no group."""
+    plain = sheet.config.get("model")
+    if "model" in sheet.written and sheet.has("model"):
+        sheet.resolve_model(str(sheet.value("model")), "model")
+    elif plain is not None and isinstance(plain.value, str):
+        sheet.resolve_model(plain.value, "model")
 
 
 def _adapter(sheet: Sheet) -> None:
-    if any(name.startswith("lora.") for name in sheet.facts) or sheet.has("target_modules"):
-        sheet.present.add("lora")
-    elif str(sheet.value("method", "")).lower() in _METHODS:
+    settings = any(name.startswith("lora.") for name in sheet.facts) or sheet.has("target_modules")
+    if settings or str(sheet.value("method", "")).lower() in _METHODS:
         sheet.present.add("lora")
 
 
@@ -162,7 +176,8 @@ def _recognise(config: Config) -> int:
     if keys & _ELSEWHERE:
         return 0
     ranked = bool(keys & _RANKS or ("r" in keys and "lora_alpha" in keys) or grouped & {"r", "rank", "alpha"})
-    named = any(e.path[-1] in ("method", "adapter", "finetuning_method") and str(e.value).lower() in _METHODS for e in config.entries)
+    methods = [entry for entry in config.entries if entry.path[-1] in ("method", "adapter", "finetuning_method")]
+    named = any(str(entry.value).lower() in _METHODS for entry in methods)
     two = len(keys & _RANKS) > 1
     return 1 if (ranked and (keys & _TRAINS or two)) or (named and keys & _TRAINS) else 0
 
@@ -170,7 +185,7 @@ def _recognise(config: Config) -> int:
 OTHER = Dialect(
     name="other", title="the script", framework="other", lenses=LENSES,
     steps=(
-        model_step("model"), Step(("lora",), _adapter), Step(("lora.target_modules",), _targets),
+        Step(("model",), _model), Step(("lora",), _adapter), Step(("lora.target_modules",), _targets),
         Step(("quant.load_in_4bit", "quant.load_in_8bit"), _quantisation), Step(("train.dtype",), _precision),
         Step(("train.lr_scheduler_type", "train.warmup_steps"), _schedule), Step(("train.max_steps",), _steps),
         Step(("train.activation_checkpointing",), _checkpointing),

@@ -46,7 +46,8 @@ _PLAIN = (
     "r", "lora_alpha", "lora_dropout", "target_parameters", "modules_to_save", "ensure_weight_tying", "bias", "use_rslora",
     "use_dora", "init_lora_weights", "task_type",
 )  # fmt: skip
-_HINTS = re.compile(r"(?:^|[-_./])(bnb-4bit|4bit|bnb-8bit|8bit|gptq|awq|int4|int8|fp8|hqq|aqlm|eetq)(?=$|[-_./])", re.IGNORECASE)
+_WORDS = "bnb-4bit|4bit|bnb-8bit|8bit|gptq|awq|int4|int8|fp8|hqq|aqlm|eetq"
+_HINTS = re.compile(rf"(?:^|[-_./])({_WORDS})(?=$|[-_./])", re.IGNORECASE)
 
 
 def _adapter(sheet: Sheet) -> None:
@@ -69,7 +70,8 @@ def _targets(sheet: Sheet) -> None:
         modules = peft_default(sheet.model)
         if modules is None:
             raise UnknownFact("lora.target_modules")
-    sheet.put("lora.target_modules", modules if isinstance(modules, str) else tuple(map(str, modules or ())), "target_modules")
+    named = modules if isinstance(modules, str) else tuple(map(str, modules or ()))
+    sheet.put("lora.target_modules", named, "target_modules")
 
 
 def _layers(sheet: Sheet) -> None:
@@ -102,7 +104,8 @@ def _recognise(config: Config) -> int:
     """``peft_type`` in a file by itself."""
     if config.shape != "mapping" or config.get("peft_type") is None:
         return 0
-    return 3 + len({str(entry.path[0]) for entry in config.entries} & {"base_model_name_or_path", "inference_mode", "task_type"})
+    keys = {str(entry.path[0]) for entry in config.entries}
+    return 3 + len(keys & {"base_model_name_or_path", "inference_mode", "task_type"})
 
 
 PEFT = Dialect(

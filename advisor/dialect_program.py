@@ -27,6 +27,7 @@ from lora_advise.program_lenses import (
     known_in,
     lora_lenses,
     method_of,
+    put_defaults,
     switch,
     trains,
 )
@@ -67,10 +68,10 @@ def _defaults(sheet: Sheet) -> None:
         return
     trl = is_trl(sheet.config)
     own = {**METHOD_DEFAULTS.get(method_of(sheet.config) or "", {}), **_TRL_OWN} if trl else {}
-    missing = {"train.learning_rate"} if trl and "train.learning_rate" not in own else set()
-    for fact, value in {**TRAINING_DEFAULTS, **own}.items():
-        if fact not in sheet.facts and fact not in sheet.unknown | missing:
-            sheet.put(fact, value, said="TRL's default" if fact in own else "transformers' default")
+    values = {**TRAINING_DEFAULTS, **own}
+    if trl and "train.learning_rate" not in own:
+        del values["train.learning_rate"]
+    put_defaults(sheet, values, lambda fact: "TRL's" if fact in own else "transformers'")
 
 
 def _quantisation(sheet: Sheet) -> None:

@@ -20,7 +20,6 @@ from lora_advise.launchers import put_sharding
 from lora_advise.lenses_swift import (
     LORA_DEFAULTS,
     QUANT_DEFAULTS,
-    RENAMED,
     SHARED,
     method,
     put_adapter,
@@ -34,6 +33,7 @@ from lora_advise.lenses_swift import (
     put_task,
     subcommand,
 )
+from lora_advise.renamed_swift import RENAMED
 from lora_advise.sheet import Sheet
 from lora_advise.unknown import UnknownFact
 
@@ -60,6 +60,7 @@ _OWN: tuple[Lens, ...] = (
     Lens("sequence_parallel_size", "sequence_parallel_size", "count"),
     Lens("device_map", "device_map"),
     Lens("gradient_checkpointing_kwargs", "gradient_checkpointing_kwargs"),
+    Lens("steps_per_generation", "steps_per_generation", "count"),
     Lens("simpo_gamma", "simpo_gamma", "number"),
     Lens("label_smoothing", "label_smoothing", "number"),
     Lens("save_only_model", "save_only_model", "flag", ("only_save_model",)),
@@ -70,6 +71,7 @@ _OWN: tuple[Lens, ...] = (
 )
 _TAKEN = {lens.name for lens in _OWN}
 LENSES = (*_OWN, *(lens for lens in TRAINING_LENSES if lens.name not in _TAKEN))
+_PRESETS = ("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")
 _FLASH = {"flash_attn": "flash_attention_2", "flash_attention_2": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
 
 
@@ -78,8 +80,8 @@ def _adapter(sheet: Sheet) -> None:
     kind = str(sheet.value("adapter", "lora")).lower()
     put_adapter(sheet, kind)
     if not sheet.has("train.learning_rate"):
-        rate = 1e-5 if kind == "full" else 1e-4
-        sheet.put("train.learning_rate", rate, said=f"ms-swift's default for {'full tuning' if kind == 'full' else 'tuners'}")
+        rate, whom = (1e-5, "full tuning") if kind == "full" else (1e-4, "tuners")
+        sheet.put("train.learning_rate", rate, said=f"ms-swift's default for {whom}")
 
 
 def _start(sheet: Sheet) -> None:
@@ -92,6 +94,9 @@ def _start(sheet: Sheet) -> None:
 def _processes(sheet: Sheet) -> None:
     """Of a command its launcher says; a file may say in its ``ENV``, which is set before ms-swift starts."""
     put_sharding(sheet)
+    preset = str(sheet.value("deepspeed", ""))
+    if preset in _PRESETS:
+        sheet.put("stack.cpu_offload", preset.endswith("offload"), "deepspeed")
     if not sheet.has("nproc"):
         return
     sheet.facts["processes"] = sheet.value("nproc") * sheet.value("nnodes", 1)
@@ -167,7 +172,9 @@ _KEYS = {
     "external_plugins", "use_chat_template", "target_regex", "lazy_tokenize", "tuner_backend",
 }  # fmt: skip
 _SURE = {"tuner_type", "train_type", "sft_type", "rlhf_type", "quant_bits", "split_dataset_ratio", "model_author"}
-_MEGATRON = {"micro_batch_size", "global_batch_size", "tensor_model_parallel_size", "recompute_granularity", "lr_warmup_fraction"}
+_MEGATRON = {
+    "micro_batch_size", "global_batch_size", "tensor_model_parallel_size", "recompute_granularity", "lr_warmup_fraction",
+}  # fmt: skip
 _FOREIGN = {"base_model", "finetuning_type", "peft_type", "_component_", "model_name_or_path", "args"}
 
 

@@ -12,7 +12,7 @@ from lora_advise.document import Config, Entry
 from lora_advise.facts import TaskFacts
 from lora_advise.interpolation import interpolated
 from lora_advise.sheet import Sheet
-from lora_advise.torchtune_models import model_id
+from lora_advise.torchtune_parts import ANSWERS, OPTIMISERS, WHOLE_TEXT, model_id
 from lora_advise.unknown import UnknownFact
 
 LENSES: tuple[Lens, ...] = (
@@ -28,12 +28,12 @@ LENSES: tuple[Lens, ...] = (
     Lens("quantize_base", "model.quantize_base", "flag"),
     Lens("train.learning_rate", "optimizer.lr", "number"),
     Lens("train.weight_decay", "optimizer.weight_decay", "number"),
-    Lens("optimizer", "optimizer._component_", "word"),
+    Lens("optimizer_component", "optimizer._component_", "word"),
     Lens("fused", "optimizer.fused", "flag"),
     Lens("betas", "optimizer.betas"),
-    Lens("lr_scheduler", "lr_scheduler._component_", "word"),
+    Lens("scheduler_component", "lr_scheduler._component_", "word"),
     Lens("warmup_steps", "lr_scheduler.num_warmup_steps", "number"),
-    Lens("loss", "loss._component_", "word"),
+    Lens("loss_component", "loss._component_", "word"),
     Lens("beta", "loss.beta", "number"),
     Lens("label_smoothing", "loss.label_smoothing", "number"),
     Lens("train.per_device_train_batch_size", "batch_size", "count"),
@@ -45,7 +45,7 @@ LENSES: tuple[Lens, ...] = (
     Lens("train.max_length", "tokenizer.max_seq_len", "count"),
     Lens("chat_template", "tokenizer.prompt_template", "any"),
     Lens("datasets", "dataset"),
-    Lens("dataset", "dataset._component_", "word"),
+    Lens("dataset_component", "dataset._component_", "word"),
     Lens("train.packing", "dataset.packed", "flag"),
     Lens("train_on_inputs", "dataset.train_on_input", "flag"),
     Lens("test_datasets", "dataset_val"),
@@ -66,21 +66,8 @@ LENSES: tuple[Lens, ...] = (
     Lens("resume", "resume_from_checkpoint"),
     Lens("compile", "compile"),
 )
-_OPTIMISERS = {
-    "torch.optim.AdamW": "adamw_torch", "torch.optim.SGD": "sgd", "bitsandbytes.optim.PagedAdamW8bit": "paged_adamw_8bit",
-    "bitsandbytes.optim.PagedAdamW": "paged_adamw_32bit", "bitsandbytes.optim.AdamW8bit": "adamw_8bit",
-    "bitsandbytes.optim.AdamW": "adamw_bnb_8bit",
-}  # fmt: skip
-_DECAYING = ("AdamW",)
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _HF_NAMES = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
-_WHOLE_TEXT = ("alpaca_dataset", "alpaca_cleaned_dataset", "text_completion_dataset", "wikitext_dataset", "cnn_dailymail_articles_dataset")
-"""Builders that let every token carry loss unless the file says otherwise."""
-_ANSWERS = {
-    "instruct_dataset": "completion", "chat_dataset": "assistant", "grammar_dataset": "completion", "samsum_dataset": "completion",
-    "slimorca_dataset": "assistant", "preference_dataset": "completion", "stack_exchange_paired_dataset": "completion",
-    "hh_rlhf_helpful_dataset": "completion",
-}  # fmt: skip
 _FUSED_IN_HF = ("phi3", "phi4", "vision", "llama4", "moe")
 """Models whose projections transformers keeps under other names."""
 _MODEL_KEYS = frozenset(key[6:] for key in keys_of("torchtune") if key.startswith("model."))
@@ -143,23 +130,25 @@ def _precision(sheet: Sheet) -> None:
 
 
 def _optimizer(sheet: Sheet) -> None:
-    kind = _OPTIMISERS.get(str(sheet.value("optimizer", "")))
+    kind = OPTIMISERS.get(str(sheet.value("optimizer_component", "")))
     if kind is None:
         raise UnknownFact("train.optim")
-    sheet.put("train.optim", "adamw_torch_fused" if kind == "adamw_torch" and sheet.flag("fused") else kind, "optimizer")
-    if not sheet.has("train.weight_decay"):
+    fused = kind == "adamw_torch" and sheet.flag("fused")
+    sheet.put("train.optim", "adamw_torch_fused" if fused else kind, "optimizer_component")
+    if not sheet.has("train.weight_decay") and sheet.config.shape == "mapping":
         sheet.put("train.weight_decay", 0.0 if kind == "sgd" else 0.01, said="the optimizer's default")
     betas = sheet.value("betas", (0.9, 0.999))
-    if isinstance(betas, tuple) and len(betas) == 2 and all(isinstance(b, (int, float)) for b in betas):
+    two = isinstance(betas, tuple) and len(betas) == 2 and all(isinstance(b, (int, float)) for b in betas)
+    if two and not _silent(sheet, "betas"):
         sheet.put("train.adam_beta1", float(betas[0]), "betas", said="the optimizer's default")
         sheet.put("train.adam_beta2", float(betas[1]), "betas", said="the optimizer's default")
 
 
 def _schedule(sheet: Sheet) -> None:
     """Without a scheduler the rate stays as it is."""
-    kind = str(sheet.value("lr_scheduler", ""))
+    kind = str(sheet.value("scheduler_component", ""))
     if kind.endswith("get_cosine_schedule_with_warmup"):
-        sheet.put("train.lr_scheduler_type", "cosine", "lr_scheduler")
+        sheet.put("train.lr_scheduler_type", "cosine", "scheduler_component")
         if sheet.has("warmup_steps"):
             sheet.put("train.warmup_steps", int(sheet.value("warmup_steps")), "warmup_steps")
             return
@@ -170,7 +159,20 @@ def _schedule(sheet: Sheet) -> None:
     raise UnknownFact("train.lr_scheduler_type")
 
 
+def _bundled(sheet: Sheet) -> None:
+    """A command replaces values of a config that is not at hand: what it leaves alone is nobody's default."""
+    if sheet.config.shape == "command":
+        sheet.unknown |= {fact for fact in _DEFAULTS if fact not in sheet.facts}
+
+
+def _silent(sheet: Sheet, name: str) -> bool:
+    """Whether that setting may stand in the config that a command changes."""
+    return sheet.config.shape == "command" and sheet.entry(name) is None
+
+
 def _clipping(sheet: Sheet) -> None:
+    if _silent(sheet, "clip_grad_norm"):
+        raise UnknownFact("train.max_grad_norm")
     value = sheet.value("clip_grad_norm")
     clipped = isinstance(value, (int, float)) and not isinstance(value, bool)
     sheet.put("train.max_grad_norm", float(value) if clipped else None, "clip_grad_norm")
@@ -178,19 +180,19 @@ def _clipping(sheet: Sheet) -> None:
 
 def _length_of_run(sheet: Sheet) -> None:
     """A limit for each epoch says how many steps there are only where the data is long enough for it."""
-    if sheet.has("max_steps_per_epoch"):
+    if sheet.has("max_steps_per_epoch") or _silent(sheet, "max_steps_per_epoch"):
         raise UnknownFact("train.max_steps")
     sheet.put("train.max_steps", None)
 
 
 def _data(sheet: Sheet) -> None:
     """``train_on_input`` has another default in each builder."""
-    builder = str(sheet.value("dataset", "")).rpartition(".")[2]
+    builder = str(sheet.value("dataset_component", "")).rpartition(".")[2]
     stated = sheet.value("train_on_inputs")
-    if stated is True or (stated is None and builder in _WHOLE_TEXT):
-        sheet.put("train.loss_on", "all", "train_on_inputs", "dataset")
-    elif builder in _ANSWERS:
-        sheet.put("train.loss_on", _ANSWERS[builder], "train_on_inputs", "dataset")
+    if stated is True or (stated is None and builder in WHOLE_TEXT):
+        sheet.put("train.loss_on", "all", "train_on_inputs", "dataset_component")
+    elif builder in ANSWERS:
+        sheet.put("train.loss_on", ANSWERS[builder], "train_on_inputs", "dataset_component")
     elif stated is False and builder in ("alpaca_dataset", "alpaca_cleaned_dataset"):
         sheet.put("train.loss_on", "completion", "train_on_inputs")
     else:
@@ -198,7 +200,7 @@ def _data(sheet: Sheet) -> None:
 
 
 def _task(sheet: Sheet) -> None:
-    loss, builder = str(sheet.value("loss", "")), str(sheet.value("dataset", "")).rpartition(".")[2]
+    loss, builder = str(sheet.value("loss_component", "")), str(sheet.value("dataset_component", "")).rpartition(".")[2]
     if loss.endswith("DPOLoss"):
         sheet.task = TaskFacts(name="dpo", family="preference", trainer="dpo")
         sheet.put("train.beta", sheet.value("beta", 0.1), "beta")
@@ -211,6 +213,8 @@ def _task(sheet: Sheet) -> None:
 
 
 def _evaluation(sheet: Sheet) -> None:
+    if _silent(sheet, "train.eval_steps") or _silent(sheet, "test_datasets"):
+        raise UnknownFact("train.eval_strategy")
     on = sheet.has("test_datasets") and sheet.has("train.eval_steps")
     sheet.put("train.eval_strategy", "steps" if on else "no", "train.eval_steps", "test_datasets")
 
@@ -240,8 +244,8 @@ def _prepared(config: Config) -> Config:
 
 
 def _component(entry: Entry) -> Entry:
-    named = len(entry.path) == 1 and isinstance(entry.value, str) and entry.value.startswith(("torchtune.", "torch.", "bitsandbytes."))
-    return entry._replace(path=(*entry.path, "_component_")) if named else entry
+    named = isinstance(entry.value, str) and entry.value.startswith(("torchtune.", "torch.", "bitsandbytes."))
+    return entry._replace(path=(*entry.path, "_component_")) if named and len(entry.path) == 1 else entry
 
 
 def _closed(config: Config) -> dict[str, frozenset[str]]:
@@ -259,9 +263,9 @@ def _recognise(config: Config) -> int:
     """Components, an optimizer among them: without one it is no training; or ``tune run`` with settings."""
     if config.shape == "command":
         words = [word.rsplit("/", 1)[-1] for word in config.program]
-        runs = words[:2] == ["tune", "run"] and any(word in "/".join(words) for word in ("lora", "finetune", "dpo", "qat"))
+        recipe = any(part in "/".join(words) for part in ("lora", "finetune", "dpo", "qat"))
         given = {str(entry.path[0]) for entry in config.entries} - {"launcher", "positional", "config"}
-        return 5 + len(given) if runs and given else 0
+        return 5 + len(given) if words[:2] == ["tune", "run"] and recipe and given else 0
     components = {entry.path[0] for entry in config.entries if entry.path[1:] == ("_component_",)}
     return len(components) * 2 if config.shape == "mapping" and {"model", "optimizer"} <= components else 0
 
@@ -280,7 +284,7 @@ _DEFAULTS: dict[str, Any] = {
 TORCHTUNE = Dialect(
     name="torchtune", title="torchtune", framework="torchtune", lenses=LENSES,
     steps=(
-        Step(("model",), _model), Step(("lora", "quant.load_in_4bit", "quant.load_in_8bit"), _adapter),
+        Step((), _bundled), Step(("model",), _model), Step(("lora", "quant.load_in_4bit", "quant.load_in_8bit"), _adapter),
         Step(("lora.target_modules",), _targets), Step(("train.dtype", "quant.bnb_4bit_compute_dtype"), _precision),
         Step(("train.optim", "train.weight_decay", "train.adam_beta1", "train.adam_beta2"), _optimizer),
         Step(("train.lr_scheduler_type", "train.warmup_steps"), _schedule), Step(("train.max_grad_norm",), _clipping),

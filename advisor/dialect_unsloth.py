@@ -18,12 +18,14 @@ from lora_advise.program_lenses import (
     known_in,
     lora_lenses,
     method_of,
+    put_defaults,
     put_targets,
     switch,
     trains,
 )
 from lora_advise.program_settings import LOADER, LORA, MASK, WRAP, arguments_class, called, is_open
 from lora_advise.sheet import Sheet
+from lora_advise.targets_as import paths_of
 from lora_advise.unknown import UnknownFact
 
 _FLAGS = ("finetune_vision_layers", "finetune_language_layers", "finetune_attention_modules", "finetune_mlp_modules")
@@ -60,6 +62,13 @@ _FIXED = {"quant.bnb_4bit_quant_type": "nf4", "quant.bnb_4bit_use_double_quant":
 _EMBEDDINGS = ("embed_tokens", "lm_head")
 
 
+def _model(sheet: Sheet) -> None:
+    """Of a model that is published in 8 or 4 bits Unsloth loads its own 16-bit or bitsandbytes copy."""
+    MODEL.run(sheet)
+    if sheet.model is not None and sheet.model.checkpoint_quantization:
+        sheet.model = sheet.model.changed({"checkpoint_quantization": None})
+
+
 def _is_patched(config: Config) -> bool:
     """Whether the trainer's arguments are one of TRL's configurations, which Unsloth puts its own defaults into."""
     name = arguments_class(config)
@@ -67,8 +76,10 @@ def _is_patched(config: Config) -> bool:
 
 
 def _adapter(sheet: Sheet) -> None:
-    """``get_peft_model`` makes the adapter, unless the whole model is trained."""
-    if sheet.flag("full_finetuning") or not called(sheet.config, WRAP, LORA):
+    """``get_peft_model`` makes the adapter, unless the whole model is trained; taken for no where the run decides."""
+    stated = sheet.entry("full_finetuning")
+    full = stated is not None and not isinstance(stated.value, Unresolved) and sheet.flag("full_finetuning")
+    if full or not called(sheet.config, WRAP, LORA):
         return
     sheet.present.add("lora")
     if not is_open(sheet.config, WRAP):
@@ -96,6 +107,24 @@ def _targets(sheet: Sheet) -> None:
         sheet.put("lora.target_modules", _TARGETS)
     else:
         _every_linear(sheet)
+    _scope(sheet)
+
+
+def _scope(sheet: Sheet) -> None:
+    """``FastLanguageModel`` leaves vision and audio alone, the others do where a flag says so; fused experts follow the MLP."""
+    model, text_only = sheet.model, called(sheet.config, WRAP)[:1] == ("FastLanguageModel.get_peft_model",)
+    if model is None:
+        return
+    towers = paths_of(model, ("vision", "audio", "projector"))
+    names = sheet.facts["lora.target_modules"]
+    if towers and sheet.flag("finetune_vision_layers", not text_only) is False:
+        sheet.put("lora.exclude_modules", towers, "finetune_vision_layers", said="Unsloth, for text models")
+    if not sheet.facts.get("lora.target_parameters") and isinstance(names, tuple):
+        wanted = {"gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj"}
+        fused = {wanted[name] for name in names if name in wanted}
+        experts = [m.name for m in model.modules if m.role == "expert" and m.kind == "parameter" and m.name in fused]
+        if experts:
+            sheet.put("lora.target_parameters", tuple(f"mlp.experts.{name}" for name in experts), said="Unsloth, for experts")
 
 
 def _every_linear(sheet: Sheet) -> None:
@@ -191,8 +220,10 @@ def _loss(sheet: Sheet) -> None:
 
 
 def _attention(sheet: Sheet) -> None:
-    """Unsloth has kernels of its own that need about what flash attention needs; a stated one is taken."""
+    """A stated one is taken; packed rows are kept apart by Unsloth's own kernels, whatever it is."""
     stated = sheet.value("attn_implementation")
+    if sheet.facts.get("train.packing"):
+        raise UnknownFact("train.attn_implementation")
     if stated in ("eager", "sdpa", "flash_attention_2"):
         sheet.put("train.attn_implementation", stated, "attn_implementation")
     elif stated is not None:
@@ -216,16 +247,16 @@ def _defaults(sheet: Sheet) -> None:
         return
     patched, name = _is_patched(sheet.config), arguments_class(sheet.config)
     own: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
     if patched or name == "UnslothTrainingArguments":
         own = {k: v for k, v in METHOD_DEFAULTS.get(method_of(sheet.config) or "", {}).items() if k != "train.max_length"}
         own |= {"train.logging_steps": 10}
     if patched:
-        own |= {k: v for k, v in _PATCHED.items() if k != "train.num_generations" or method_of(sheet.config) == "grpo"}
+        changed = {k: v for k, v in _PATCHED.items() if k != "train.num_generations" or method_of(sheet.config) == "grpo"}
+        own |= changed
         _default_warmup(sheet)
-    for fact, value in {**TRAINING_DEFAULTS, **own}.items():
-        if fact not in sheet.facts and fact not in sheet.unknown:
-            said = "Unsloth's default" if patched and fact in _PATCHED else "TRL's default" if fact in own else "transformers' default"
-            sheet.put(fact, value, said=said)
+    values = {**TRAINING_DEFAULTS, **own}
+    put_defaults(sheet, values, lambda fact: "Unsloth's" if fact in changed else "TRL's" if fact in own else "transformers'")
 
 
 def _default_warmup(sheet: Sheet) -> None:
@@ -249,13 +280,13 @@ def _known(config: Config) -> frozenset[str]:
     """Unsloth hands old names on and lets loaders pass keywords through, so only the adapter's are certain."""
     found = known_in(config)
     old = {r.old for r in TRL.renamed}
-    return found | old | {"max_seq_length", "embedding_learning_rate", "q_galore_config"} if found else found
+    return found | old | {"max_seq_length", "embedding_learning_rate", "q_galore_config", "vllm_sampling_params"} if found else found
 
 
 UNSLOTH = Dialect(
     name="unsloth", title="Unsloth", framework="unsloth", lenses=LENSES,
     steps=(
-        MODEL, TASK, Step(("lora",), _adapter), Step(("lora.target_modules",), _targets),
+        Step(("model",), _model), TASK, Step(("lora",), _adapter), Step(("lora.target_modules",), _targets),
         Step(("quant.load_in_4bit", "quant.load_in_8bit"), _quantisation),
         Step(("train.dtype", "quant.bnb_4bit_compute_dtype"), _precision), Step(("train.max_length",), _length),
         *TRAINING_STEPS, Step(("train.activation_checkpointing",), _checkpointing), HELD_OUT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lora_advise.dialect import Lens, Renamed
+from lora_advise.dialect import Lens
 from lora_advise.document import Config
 from lora_advise.facts import ModelFacts, TaskFacts
 from lora_advise.sheet import Sheet
@@ -52,7 +52,7 @@ SHARED: tuple[Lens, ...] = (
     Lens("num_generations", "num_generations", "count"),
     Lens("max_completion_length", "max_completion_length", "count", ("response_length",)),
     Lens("generation_batch_size", "generation_batch_size", "count"),
-    Lens("steps_per_generation", "steps_per_generation", "count"),
+    Lens("teacher_model", "teacher_model", "word", ("teacher_model_server",)),
     Lens("use_vllm", "use_vllm", "flag"),
     Lens("vllm_max_lora_rank", "vllm_max_lora_rank", "count"),
     Lens("ref_model", "ref_model", "word"),
@@ -83,11 +83,19 @@ _OF_ADAPTER = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "use_rslora", "use_dora", "bias",
     "init_lora_weights", "exclude_modules",
 )  # fmt: skip
-_DTYPES = {"bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16", "float32": "float32", "fp32": "float32"}
+_DTYPES = {
+    "bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16", "float32": "float32", "fp32": "float32",
+}  # fmt: skip
 _TASKS = {
     "rm": ("reward", "reward"), "dpo": ("dpo", "preference"), "kto": ("kto", "preference"), "orpo": ("orpo", "preference"),
     "simpo": ("simpo", "preference"), "cpo": ("simpo", "preference"), "grpo": ("grpo", "rl"), "ppo": ("ppo", "rl"),
 }  # fmt: skip
+_PEFT_TASKS = {
+    "causal_lm": "CAUSAL_LM", "generative_reranker": "CAUSAL_LM", "decision": "CAUSAL_LM", "seq_cls": "SEQ_CLS", "reranker": "SEQ_CLS",
+}  # fmt: skip
+_HEADS = ("embedding", "lm_head", "head")
+_ROUTERS = ("llama4", "phimoe")
+"""Models whose router is a class of its own on top of ``nn.Linear``, which ms-swift's search by class name passes over."""
 _OWN_LENGTHS = ("grpo", "ppo", "gkd")
 """Methods whose ``max_length`` is that of the prompt alone."""
 
@@ -144,6 +152,8 @@ def put_targets(sheet: Sheet) -> None:
         sheet.put("lora.target_modules", names, "target_modules")
     elif sheet.model is not None and (sheet.model.has_vision or sheet.model.has_audio):
         _put_parts(sheet, sheet.model)
+    elif sheet.model is not None and sheet.model.model_type in _ROUTERS:
+        sheet.put("lora.target_modules", every_linear_named(sheet.model, (*_HEADS, "router")), "target_modules")
     else:
         every = every_linear_but_experts(sheet.model)
         more = tuple(name for name in names if name != "all-linear")
@@ -158,8 +168,10 @@ def _put_parts(sheet: Sheet, model: ModelFacts) -> None:
         frozen.append("projector")
     if sheet.flag("freeze_llm"):
         frozen += ["attention", "mlp", "mixer", "shared_expert", "router", "other"]
+    if model.model_type in _ROUTERS:
+        frozen.append("router")
     settings = ("target_modules", "freeze_vision_tower", "freeze_aligner", "freeze_llm")
-    sheet.put("lora.target_modules", every_linear_named(model, ("embedding", "lm_head", "head", *frozen)), *settings)
+    sheet.put("lora.target_modules", every_linear_named(model, (*_HEADS, *frozen)), *settings)
     sheet.put("lora.exclude_modules", paths_of(model, tuple(frozen)), *settings)
 
 
@@ -225,7 +237,7 @@ def put_loss(sheet: Sheet) -> None:
 
 
 def put_task(sheet: Sheet) -> None:
-    """The command, ``rlhf_type`` and ``task_type`` say what the run is for."""
+    """The command, ``rlhf_type`` and ``task_type`` say what the run is for; with a teacher it is distillation."""
     kind, words = method(sheet), str(sheet.value("task_type", "causal_lm")).lower()
     if kind == "sft" and words == "seq_cls":
         sheet.task = TaskFacts(name="classification", family="classification", trainer="classification")
@@ -234,14 +246,14 @@ def put_task(sheet: Sheet) -> None:
         sheet.task = TaskFacts(
             name="continued-pretraining" if raw else "chat", family="pretraining" if raw else "sft", trainer="sft"
         )
-    elif kind in _TASKS:
+    elif kind in _TASKS and not sheet.has("teacher_model"):
         name, family = _TASKS[kind]
         trainer: Any = name
         sort: Any = family
         sheet.task = TaskFacts(name=name, family=sort, trainer=trainer)
     if kind in _TASKS and kind != "rm":
         sheet.put("train.beta", sheet.value("beta", {"grpo": 0.04, "simpo": 2.0}.get(kind, 0.1)), "beta")
-    if kind == "grpo":
+    if kind == "grpo" and not sheet.has("teacher_model"):
         sheet.put("train.num_generations", sheet.value("num_generations", 8), "num_generations")
         sheet.put("train.max_completion_length", sheet.value("max_completion_length", 512), "max_completion_length")
 
@@ -254,31 +266,3 @@ def put_held_out(sheet: Sheet) -> bool:
         share = 0.0
     sheet.put("train.eval_share", float(share), "eval_share", "test_datasets")
     return bool(share) or given
-
-
-RENAMED: tuple[Renamed, ...] = (
-    Renamed("train_type", "tuner_type", "ms-swift", "4.0", "error", "swift-history"),
-    *(
-        Renamed(old, new, "ms-swift", since, "error", "swift-history", note)
-        for old, new, since, note in (
-            ("sft_type", "tuner_type", "3.0", ""), ("model_id_or_path", "model", "3.0", ""),
-            ("lora_target_modules", "target_modules", "3.0", "ALL is all-linear now, and DEFAULT is gone."),
-            ("lora_target_regex", "target_regex", "3.0", ""), ("lora_dropout_p", "lora_dropout", "3.0", ""),
-            ("lora_modules_to_save", "modules_to_save", "3.0", ""), ("lora_lr_ratio", "lorap_lr_ratio", "3.0", ""),
-            ("lora_bias_trainable", "lora_bias", "3.0", ""), ("init_lora_weights", "init_weights", "3.0", ""),
-            ("quantization_bit", "quant_bits", "3.0", "It needs quant_method bnb beside it."),
-            ("bnb_4bit_comp_dtype", "bnb_4bit_compute_dtype", "3.0", ""), ("dtype", "torch_dtype", "3.0", ""),
-            ("batch_size", "per_device_train_batch_size", "3.0", ""),
-            ("eval_batch_size", "per_device_eval_batch_size", "3.0", ""), ("template_type", "template", "3.0", ""),
-            ("dataset_test_ratio", "split_dataset_ratio", "3.0", ""), ("only_save_model", "save_only_model", "3.0", ""),
-            ("preprocess_num_proc", "dataset_num_proc", "3.0", ""), ("dataset_seed", "data_seed", "3.0", ""),
-            ("use_flash_attn", "attn_impl", "3.0", "Its value is the name of an implementation."),
-            ("self_cognition_sample", None, "3.0", ""), ("check_dataset_strategy", None, "3.0", ""),
-            ("train_dataset_sample", None, "3.5", "A data set's name takes #count."), ("val_dataset_sample", None, "3.0", ""),
-            ("vit_use_gc", "vit_gradient_checkpointing", "3.0", ""), ("use_liger", "use_liger_kernel", "3.5", ""),
-            ("train_sampler_random", "train_dataloader_shuffle", "3.5", ""), ("metric", "eval_metric", "4.0", ""),
-            ("eval_datasets", "eval_dataset", "3.9", ""), ("multi_turn_func", "multi_turn_scheduler", "3.12", ""),
-        )
-    ),
-)  # fmt: skip
-"""Compared over 13 releases from 2.2.5 to 4.6.0; ``since`` is the first of those that has the new name, or not the old one."""

@@ -9,7 +9,7 @@ from lora_advise.dialect import Dialect
 from lora_advise.document import Config, Document, Entry, Span, Unresolved
 from lora_advise.engine import LintResult, lint
 from lora_advise.facts import Facts
-from lora_advise.finding import Finding
+from lora_advise.finding import Finding, Severity
 from lora_advise.lint_fix import fixes_of
 from lora_advise.lint_report import Edit, FileReport, Fix, Located, Mark, Skipped
 from lora_advise.reading import Reading, read_config
@@ -145,10 +145,19 @@ def locate(finding: Finding, reading: Reading, number: int, document: Document) 
         marks += (Mark(entry.span, _label(entry)) for entry in entries)
         if not entries and name in reading.inherited:
             inherited.append(_said(name, reading))
+    if not marks:
+        finding = _softened(finding)
     if not marks and (anchor := _anchor(reading)) is not None:
         marks.append(Mark(anchor.key or anchor.span, ""))
     fixes = fixes_of(finding, reading, document)
     return Located(finding, tuple(dict.fromkeys(marks)), tuple(inherited), fixes, config=number)
+
+
+def _softened(finding: Finding) -> Finding:
+    """An error that no setting of the file makes is a warning: defaults change with versions, so nothing is proved by them."""
+    if finding.severity is Severity.ERROR and finding.fields:
+        return finding._replace(severity=Severity.WARNING)
+    return finding
 
 
 def _label(entry: Entry) -> str:

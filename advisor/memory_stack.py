@@ -116,20 +116,25 @@ def stack_of(facts: Facts, framework: str | None = None) -> Stack:
         stack = replace(stack, dora=_dora(facts.model, facts.lora, stack.adapter_bytes))
     if (facts.train is not None and facts.train.dtype == "float32") or stack.mode.startswith("kbit"):
         stack = replace(stack, embedding_bytes=4, norm_bytes=4, residual_bytes=4)
-    return versioned(_loop(stack, framework), facts, framework)
+    return versioned(_loop(stack, facts, framework), facts, framework)
 
 
-def _loop(stack: Stack, framework: str) -> Stack:
+FP32_LOGITS = ("mamba", "mamba2", "falcon_mamba", "nemotron_h", "mllama")
+"""Model types whose class returns its logits in fp32 (``.float()`` behind the head, transformers 5.24)."""
+
+
+def _loop(stack: Stack, facts: Facts, framework: str) -> Stack:
     """What a hand-written loop does to the logits.
 
-    A PEFT loop's ``outputs`` hold them in the head's dtype while the loss is computed (section 6). LitGPT cuts them and
+    A PEFT loop's ``outputs`` hold them, mostly in the head's dtype, while the loss is computed (section 6). LitGPT cuts them and
     the loss into pieces of 128 tokens, all in 16 bits: they stay, and so do the log-softmaxes (``litgpt/utils.py``).
     """
     if framework == "litgpt":
         return replace(stack, logit_bytes=4, one_dropout=True, own_head=True)
     if framework != "peft" or stack.loss != "full":
         return stack
-    return replace(stack, logit_bytes=stack.logit_bytes + stack.embedding_bytes)
+    wide = facts.model is not None and facts.model.model_type in FP32_LOGITS
+    return replace(stack, logit_bytes=stack.logit_bytes + (4 if wide else stack.embedding_bytes))
 
 
 def _dora(model: ModelFacts, lora: LoraFacts, width: int) -> float:

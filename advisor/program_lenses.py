@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from lora_advise.data_keys import keys_of
@@ -147,7 +148,7 @@ def arguments_known(sheet: Sheet) -> bool:
 
 
 def _task(sheet: Sheet) -> None:
-    """By TRL's trainer; for transformers' own by the class of the model."""
+    """By TRL's trainer; for transformers' own by the class of the model. Without a trainer there is no task."""
     method, auto = method_of(sheet.config), auto_class(sheet.config)
     if not trains(sheet.config):
         sheet.present.discard("train")
@@ -201,6 +202,14 @@ def put_targets(sheet: Sheet, modules: tuple[Any, ...] | str) -> None:
         raise UnknownFact("lora.target_modules")
 
 
+def put_defaults(sheet: Sheet, values: dict[str, Any], whose: Callable[[str], str]) -> None:
+    """Facts that nobody set; epochs are none where a number of steps ends the run."""
+    stopped = {"train.num_train_epochs"} if sheet.facts.get("train.max_steps") else set()
+    for fact, value in values.items():
+        if fact not in sheet.facts and fact not in sheet.unknown | stopped:
+            sheet.put(fact, value, said=f"{whose(fact)} default")
+
+
 def _stopping(sheet: Sheet) -> None:
     if called(sheet.config, "EarlyStoppingCallback") and not sheet.has("train.early_stopping_patience"):
         sheet.put("train.early_stopping_patience", 1, said="the callback's default")
@@ -237,8 +246,16 @@ def switch(sheet: Sheet, name: str) -> bool | None:
 def known_in(config: Config, *further: str) -> frozenset[str]:
     """The keywords of the classes that a program calls; empty where the trainer's arguments have a class that is not listed."""
     kind = arguments_class(config)
-    listed = keys_of(kind) if kind else frozenset()
+    listed = _keywords(kind) if kind else frozenset()
     if kind and not listed:
         return frozenset()
     calls = {str(e.path[0]) for e in config.entries if len(e.path) == 1 and isinstance(e.value, dict)}
-    return frozenset({*listed, *further, *calls, *(f"{role}.{key}" for role in CHECKED for key in keys_of(role))})
+    return frozenset({*listed, *further, *calls, *(f"{role}.{key}" for role in CHECKED for key in _keywords(role))})
+
+
+def _keywords(name: str) -> frozenset[str]:
+    """What that class of transformers, TRL or PEFT takes; TRL's configurations also take transformers' arguments."""
+    own = keys_of(f"trl-{name}")
+    if own:
+        return own | keys_of("transformers-TrainingArguments")
+    return keys_of(f"transformers-{name}") or keys_of(f"peft-{name}")

@@ -229,7 +229,8 @@ def _config(config: Config, run: _Run, calls: list[Call], *, alone: bool) -> Con
         return None if path is None else entry._replace(path=path)
 
     entries = tuple(e for e in map(placed, config.entries) if e is not None)
-    shadowed = tuple(e for e in map(placed, config.shadowed) if e is not None)
+    chosen = [e for e in config.shadowed if str(e.path[0]) in run.chosen]
+    shadowed = tuple(e for e in map(placed, chosen) if e is not None)
     return config._replace(entries=entries, shadowed=shadowed, span=config.span if alone else _span(labels, run, config))
 
 

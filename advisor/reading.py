@@ -41,6 +41,8 @@ class Reading(NamedTuple):
 
     also: Mapping[str, Any] = {}
     """What the trainer will really use of settings that are no facts, by the name of their lens: defaults included."""
+    document: str = ""
+    """The path of the document, whose ending tells its format."""
 
     def effective(self, name: str, default: Any = None) -> Any:
         """What the run will use for that setting: put by the dialect, else as written, else ``default``."""
@@ -130,7 +132,7 @@ def _reading(sheet: Sheet) -> Reading:
     return Reading(
         sheet.dialect, sheet.config, facts, places, sheet.inherited, sheet.written, strangers, outdated,
         tuple(sheet.problems), tuple(dict.fromkeys(sheet.notes)), sheet.versions,
-        {name: value for name, value in sheet.facts.items() if "." not in name},
+        {name: value for name, value in sheet.facts.items() if "." not in name}, sheet.document,
     )  # fmt: skip
 
 

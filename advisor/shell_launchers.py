@@ -133,9 +133,9 @@ def taken_apart(fields: Sequence[Field], raw: Sequence[str]) -> Launch:
             launch.program.extend(raw[launch.begin : launch.begin + count])
         launch.begin += count
         before = launch.begin
-        _flags(launch, spec, fields, raw)
+        image = _flags(launch, spec, fields, raw)
         if launch.begin >= len(fields) or fields[launch.begin].flag:
-            launch.program.extend(() if spec.named else raw[before - count : before])
+            launch.program.extend(() if spec.named else (*raw[before - count : before], *image))
         elif spec.named and not _spec(raw, launch.begin)[0] and not _is_python(raw, launch.begin):
             launch.words.append(fields[launch.begin])
     return launch
@@ -149,10 +149,12 @@ def _spec(raw: Sequence[str], at: int) -> tuple[_Launcher | None, int]:
     return None, 0
 
 
-def _flags(launch: Launch, spec: _Launcher, fields: Sequence[Field], raw: Sequence[str]) -> None:
-    """Go over the launcher's flags, up to the program."""
-    skipped = spec.skipped
+def _flags(launch: Launch, spec: _Launcher, fields: Sequence[Field], raw: Sequence[str]) -> list[str]:
+    """Go over the launcher's flags, up to the program; the words that are skipped between them."""
+    skipped: list[str] = []
     while launch.begin < len(fields):
+        if spec.skipped and len(skipped) == spec.skipped:
+            break
         here, at = fields[launch.begin], launch.begin
         follows = raw[at + 1] if at + 1 < len(fields) else ""
         launch.begin += 1
@@ -170,13 +172,14 @@ def _flags(launch: Launch, spec: _Launcher, fields: Sequence[Field], raw: Sequen
         elif ASSIGNMENT.match(here.text) and not spec.named:
             name, _, value = raw[at].partition("=")
             launch.environment.append((name, value))
-        elif skipped:
-            skipped -= 1
+        elif spec.skipped:
+            skipped.append(raw[at])
         elif not here.known and follows and not fields[at + 1].flag:
             launch.unread.append(here)
         else:
             launch.begin -= 1
-            return
+            break
+    return skipped
 
 
 def _is_switch(flag: Field, spec: _Launcher) -> bool:

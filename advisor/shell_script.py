@@ -170,6 +170,7 @@ class Script:
             raise self.places.error(
                 words[0].start, f"more than {MOST_WORDS:,} arguments by here, more than any launch has"
             )
+        fields[:1] = [_unmarked(field) for field in fields[:1]]
         if not fields or fields[0].text in INERT or self._string(fields):
             return
         fields = [*self._prefix, *fields]
@@ -188,6 +189,8 @@ class Script:
         if self._last is None or not fields[0].flag or self._before != "\n":
             return False
         last, first = self._last, fields[0]
+        if self.places.text[last.fields[-1].start : last.fields[-1].end] in ("\\ ", "\\\t"):
+            last.end = last.fields.pop().start
         line = self.places.at(first.start)[0]
         last.notes.append(
             f"Line {line}: a shell ends the command before {fields[0].text[:40]}, "
@@ -201,7 +204,7 @@ class Script:
         between = self.places.text[start:end] if 0 <= end - start < 10_000 else ""
         if "#" in between:
             return "a comment stands between its lines"
-        if re.search(r"\\[ \t]+\r?\n", self.places.text[start - 1 : end]):
+        if re.search(r"\\[ \t]+\r?\n", between):
             return "a blank follows the backslash at the end of the line above"
         return "an empty line stands between its lines" if "\\" in between else "no backslash ends the line above"
 
@@ -242,6 +245,15 @@ class Script:
 def _assigns(word: Word) -> bool:
     first = word.parts[0] if word.parts else None
     return first is not None and first.kind == "text" and not first.quoted and bool(ASSIGNMENT.match(first.text))
+
+
+def _unmarked(field: Field) -> Field:
+    """Without the ``!`` that lets a notebook run a command."""
+    first = field.pieces[0] if field.pieces else None
+    if first is None or not first.text.startswith("!") or not first.exact or first.quoted or first.text == "!":
+        return field
+    first = first._replace(text=first.text[1:], start=first.start + 1)
+    return field._replace(pieces=(first, *field.pieces[1:]), start=field.start + 1)
 
 
 def _sets(field: Field) -> bool:

@@ -140,7 +140,7 @@ class Lexer:
                     inner.append(Word(at, self._written, tuple(parts)))
                 at = max(after, at + 1)
         if at >= self.end:
-            raise self._error(start, "this list's ( has no )")
+            raise self._error(start, "this list's ( has no ), so a shell refuses the script; close it")
         return tuple(inner), at + 1
 
     def _parts(self, at: int, mode: _Mode, opened: int) -> tuple[list[Part], int]:
@@ -165,7 +165,9 @@ class Lexer:
             at = after
         if closer and at >= self.end:
             kind = "quote" if closer == '"' else "brace"
-            raise self._error(opened, f"the {kind} that opens here is never closed")
+            raise self._error(
+                opened, f"the {kind} that opens here is never closed, so a shell refuses the script; close it"
+            )
         self._depth -= 1
         self._made += len(parts)
         self._count(self._made, at)
@@ -199,7 +201,7 @@ class Lexer:
             return end + 1
         end = self.text.find("'", at + 1)
         if end < 0:
-            raise self._error(at, "the quote that opens here is never closed")
+            raise self._error(at, "the quote that opens here is never closed, so a shell refuses the script; close it")
         parts.append(Part("text", self.text[at + 1 : end], at + 1, end, quoted=True))
         return end + 1
 
@@ -239,7 +241,8 @@ class Lexer:
         if not found or (found[2] and found[3]):
             return self._unknown(at, self._closing(at + 2, "}"), quoted, parts)
         kind: Kind = "list" if found[2] or found[1] in "@*" else "variable"
-        end, default = found.end() - 1, []
+        end = found.end() - 1
+        default: list[Part] = []
         if found[3]:
             default, end = self._parts(found.end(), "quoted braces" if mode.startswith("quote") else "braces", at)
         parts.append(Part(kind, found[1], at, end + 1, quoted, True, found[3] or "", tuple(default)))
@@ -248,7 +251,7 @@ class Lexer:
     def _ansi(self, at: int, parts: list[Part]) -> int:
         end = ansi_end(self.text, at + 2)
         if end < 0:
-            raise self._error(at, "the quote that opens here is never closed")
+            raise self._error(at, "the quote that opens here is never closed, so a shell refuses the script; close it")
         raw = self.text[at + 2 : end]
         parts.append(Part("text", unescaped(raw), at + 2, end, True, "\\" not in raw))
         return end + 1
@@ -256,7 +259,10 @@ class Lexer:
     def _closing(self, at: int, closer: str) -> int:
         end = closing(self.text, at, closer)
         if end < 0:
-            raise self._error(at - 1, "the substitution that opens here is never closed, or nested too deep")
+            raise self._error(
+                at - 1,
+                "the substitution that opens here is never closed, or nested too deep; close it, or write it simpler",
+            )
         return end
 
     def _skip_documents(self, at: int) -> int:

@@ -112,7 +112,7 @@ SWITCHES = {
     "llamafactory": ("finetuning_type", "finetuning_type: lora"),
     "trl": ("use_peft", "use_peft: true"),
     "ms-swift": ("tuner_type", "tuner_type lora"),
-    "unsloth-studio": ("training_method", "a LoRA method"),
+    "unsloth-studio": ("training.training_type", "training_type: lora"),
 }
 """What turns adapters on in each trainer."""
 

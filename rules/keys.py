@@ -16,16 +16,36 @@ NEAR = 0.88
 ABBREVIATED = 0.75
 
 
-def nearest(key: str, config: Reading) -> str | None:
-    """The trainer's key that was meant, which the file does not set; None where none looks like it."""
+def nearest(key: str, config: Reading, group: tuple[str | int, ...] = ()) -> str | None:
+    """The trainer's key that was meant, which the file does not set; None where none looks like it.
+
+    ``group`` is the closed group in which it stands; empty for a key of the file itself.
+    """
     known = config.dialect.known | {lens.key for lens in config.dialect.lenses if "." not in lens.key}
-    there = {str(entry.path[0]) for entry in config.config.entries}
+    if group and config.dialect.closed is not None:
+        known = config.dialect.closed(config.config).get(str(group[0]), frozenset())
+    there = {
+        str(entry.path[len(group)])
+        for entry in config.config.entries
+        if entry.path[: len(group)] == group and entry.path != group
+    }
     close = difflib.get_close_matches(key, known, 5, ABBREVIATED)
     for other in close:
         alike = difflib.SequenceMatcher(None, key, other).ratio()
         if other not in there and (alike >= NEAR or (len(key) > 5 and other.startswith(key))):
             return other
     return None
+
+
+def _group(entry: Entry, config: Reading) -> tuple[str | int, ...]:
+    """The closed group of a setting's key; empty where it is in none."""
+    closed = config.dialect.closed(config.config) if config.dialect.closed else {}
+    return entry.path[:1] if len(entry.path) == 2 and entry.path[0] in closed else ()
+
+
+def _refused(entry: Entry, config: Reading) -> bool:
+    """Whether the trainer stops at a key that it does not know, there."""
+    return config.dialect.strict or bool(_group(entry, config))
 
 
 def place(entry: Entry) -> str:
@@ -74,10 +94,10 @@ def key_misspelt(config: Reading) -> Iterator[Hit]:
     """
     for entry in config.strangers:
         key = str(entry.path[-1])
-        near = nearest(key, config)
+        near = nearest(key, config, _group(entry, config))
         if near is None:
             continue
-        does = "stops at it" if config.dialect.strict else "leaves it out without a word"
+        does = "stops at it" if _refused(entry, config) else "leaves it out without a word"
         yield Hit(
             f"{config.dialect.title} has no key {key[:60]!r} and {does}: did you mean {near}?",
             (place(entry),),
@@ -115,12 +135,12 @@ def key_unknown(config: Reading) -> Iterator[Hit]:
     Known problems: keys of plugins, forks and newer versions are not known, so it is a note, and an error only where the
         trainer refuses what it does not know.
     """
-    severity = Severity.ERROR if config.dialect.strict else None
     for entry in config.strangers:
         key = str(entry.path[-1])
-        if nearest(key, config) is not None:
+        if nearest(key, config, _group(entry, config)) is not None:
             continue
-        does = "stops at it" if config.dialect.strict else "takes no notice of it"
+        severity = Severity.ERROR if _refused(entry, config) else None
+        does = "stops at it" if _refused(entry, config) else "takes no notice of it"
         yield Hit(
             f"{key[:60]!r} is no key of {config.dialect.title} ({config.dialect.newest}), which {does}; remove it, or write "
             "what was meant in its own words.",

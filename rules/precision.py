@@ -125,7 +125,7 @@ def quantized_without_adapter(quant: QuantFacts, facts: Facts) -> Iterator[Hit]:
     Evidence: the Trainer's check of purely quantized models.
     Known problems: none.
     """
-    if facts.lora is None and (quant.load_in_4bit or quant.load_in_8bit):
+    if facts.train is not None and facts.lora is None and (quant.load_in_4bit or quant.load_in_8bit):
         yield Hit(
             "The base is quantized and there is no adapter to train: add LoRA, or load the base in 16 bits for full "
             "fine-tuning.",

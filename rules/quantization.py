@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_advise.facts import HardwareFacts, ModelFacts, QuantFacts, StackFacts, TrainFacts
+from lora_advise.facts import Facts, HardwareFacts, ModelFacts, QuantFacts, StackFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.model_kernels import DEQUANTIZED, attention_refused, foreign_format
 from lora_advise.rule import rule
@@ -137,7 +137,7 @@ def attention_not_in_class(model: ModelFacts, train: TrainFacts) -> Iterator[Hit
 
 
 @rule("quantized-checkpoint-again", "QNT415", Severity.ERROR, Confidence.FACT, ("checkpoint-formats",))
-def quantized_checkpoint_again(model: ModelFacts, quant: QuantFacts) -> Iterator[Hit]:
+def quantized_checkpoint_again(model: ModelFacts, quant: QuantFacts, facts: Facts) -> Iterator[Hit]:
     """bitsandbytes is to quantize a checkpoint that is quantized already.
 
     Why: transformers refuses to load a checkpoint of one format with the configuration of another.
@@ -150,8 +150,11 @@ def quantized_checkpoint_again(model: ModelFacts, quant: QuantFacts) -> Iterator
         quant: null
         hardware: null
     Evidence: "The model is quantized with Mxfp4Config but you are passing a BitsAndBytesConfig config."
-    Known problems: a copy of the model in 16 bits can be quantized; name that copy.
+    Known problems: a copy of the model in 16 bits can be quantized; name that copy. Unsloth takes a 4-bit copy of its own and is
+        not judged.
     """
+    if facts.stack is not None and facts.stack.framework == "unsloth":
+        return
     stored = model.checkpoint_quantization
     if not foreign_format(stored) or not (quant.load_in_4bit or quant.load_in_8bit):
         return
@@ -160,6 +163,8 @@ def quantized_checkpoint_again(model: ModelFacts, quant: QuantFacts) -> Iterator
         f"{model.name} is stored in {stored}, and transformers refuses to quantize it again: {way}.",
         ("quant.load_in_4bit", "quant.load_in_8bit"),
         (Change("quant.load_in_4bit", False), Change("quant.load_in_8bit", False)),
+        # Which of the others are published in FP8 is known from their makers' cards only.
+        Severity.WARNING if stored == "fp8" and model.path is None else None,
     )
 
 

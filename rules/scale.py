@@ -3,6 +3,7 @@ idles."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from math import sqrt
 from typing import NamedTuple
@@ -37,11 +38,23 @@ _NOT_SUPERVISED = {"rl", "beta", "ref", "dpo", "kto", "orpo", "grpo", "ppo", "re
 """Parts of keys that speak of preferences or rewards, where rates are lower."""
 
 
+_OTHER_MODELS = re.compile(r"bert|bge|embed|rerank|\be5\b|\bgte\b|whisper|\bt5\b|clip|speech|audio|tts", re.IGNORECASE)
+"""Parts of the names of models that are trained for something else than to write text."""
+
+
 def speaks_of_rewards(config: Reading | None) -> bool:
     """Whether a file whose task is unknown has settings of preference optimization or of RL."""
     if config is None:
         return False
     return any(_NOT_SUPERVISED & set(str(entry.path[0]).lower().split("_")) for entry in config.config.entries)
+
+
+def _supervised_text(config: Reading) -> bool:
+    """Whether a file that does not say its task may be taken for supervised training of a language model on text."""
+    if config.config.shape == "calls" or config.has("adapter_path") or speaks_of_rewards(config):
+        return False
+    entry = config.written.get("model")
+    return entry is None or not _OTHER_MODELS.search(str(entry.value))
 
 
 def settled(train: TrainFacts) -> TrainFacts:
@@ -208,8 +221,7 @@ def _low_hits(
 ) -> Iterator[Hit]:
     """Runs in that region; a note above ``sure`` (E2), where that is given, and where a file does not say the task."""
     task, lora, train = facts.task, facts.lora, facts.train
-    guessed = config is not None and config.config.shape != "calls" and not config.has("adapter_path")
-    guessed = guessed and not speaks_of_rewards(config)
+    guessed = task is None and config is not None and _supervised_text(config)
     judged = judge(facts, "sft" if guessed else None)
     if judged is None or lora is None or train is None or (task is not None and task.name in ADVISED_LOW):
         return

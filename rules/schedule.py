@@ -10,6 +10,9 @@ from lora_advise.rates import SCHEDULERS, format_lr, run_e2
 from lora_advise.reading import Reading
 from lora_advise.rule import rule
 
+SMOKE_TEST = 20
+"""Steps of a run that only shows that it runs."""
+
 
 @rule("warmup-exceeds-run", "SCH701", Severity.ERROR, Confidence.FACT, ("arithmetic", "transformers-code"))
 def warmup_exceeds_run(train: TrainFacts, facts: Facts) -> Iterator[Hit]:
@@ -34,6 +37,7 @@ def warmup_exceeds_run(train: TrainFacts, facts: Facts) -> Iterator[Hit]:
         f"{format_lr(train.learning_rate)}; set warmup_steps to {warmup}.",
         ("train.warmup_steps",),
         (Change("train.warmup_steps", warmup),),
+        Severity.NOTE if steps <= SMOKE_TEST else None,
     )
 
 

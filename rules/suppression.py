@@ -18,11 +18,13 @@ def suppression_unknown(comments: Silence) -> Iterator[Hit]:
         axolotl: |
             base_model: meta-llama/Llama-3.1-8B
             adapter: lora
+            lora_target_linear: true
             learning_rate: 0.0002  # lora-advise: ignore[rate-too-hihg] measured on our data
     Instead:
         axolotl: |
             base_model: meta-llama/Llama-3.1-8B
             adapter: lora
+            lora_target_linear: true
             learning_rate: 0.0002
     Evidence: the comment's words are compared with the names, codes and families of all rules.
     Known problems: a rule of a team's own package is known only where the settings name the package.
@@ -44,11 +46,13 @@ def suppression_unused(comments: Silence) -> Iterator[Hit]:
         axolotl: |
             base_model: meta-llama/Llama-3.1-8B
             adapter: lora
+            lora_target_linear: true
             learning_rate: 0.0002  # lora-advise: ignore[scale-times-rate-diverges] was 0.02 once
     Instead:
         axolotl: |
             base_model: meta-llama/Llama-3.1-8B
             adapter: lora
+            lora_target_linear: true
             learning_rate: 0.0002
     Evidence: the rule was applied to the file and found nothing on that line.
     Known problems: a rule that was skipped because something is unknown, or that is switched off, does not count.

@@ -179,4 +179,62 @@ def _wrote_all(config: Reading) -> bool:
     return any(str(word).lower() in ("all", "all-linear") for word in words)
 
 
-TARGET_SHARE_RULES = (attention_only_targets, experts_unreached)
+@rule("fused-experts-half-targeted", "TGT323", Severity.ERROR, Confidence.FACT, ("peft-code", "transformers-code"))
+def fused_experts_half_targeted(model: ModelFacts, lora: LoraFacts, facts: Facts) -> Iterator[Hit]:
+    """One of the two projections is named that a mixture of experts has fused into one parameter.
+
+    Why: transformers 5 keeps gate_proj and up_proj of all experts in one parameter. PEFT turns the two names into that
+        parameter, and raises where only one of them is there.
+    Example:
+        trl: |
+            model_name_or_path: Qwen/Qwen3-30B-A3B
+            dataset_name: trl-lib/Capybara
+            packing: true
+            attn_implementation: flash_attention_2
+            use_peft: true
+            lora_dropout: 0.0
+            lora_target_modules: [q_proj, v_proj, up_proj, down_proj]
+            learning_rate: 2.0e-4
+            num_train_epochs: 1
+            max_steps: 600
+    Instead:
+        trl: |
+            model_name_or_path: Qwen/Qwen3-30B-A3B
+            dataset_name: trl-lib/Capybara
+            packing: true
+            attn_implementation: flash_attention_2
+            use_peft: true
+            lora_dropout: 0.0
+            lora_target_modules: [q_proj, v_proj, gate_proj, up_proj, down_proj]
+            learning_rate: 2.0e-4
+            num_train_epochs: 1
+            max_steps: 600
+    Evidence: peft 0.21.2, _convert_peft_config_moe.
+    Known problems: with transformers 4 the names are modules of their own, and nothing is said of it where that version is
+        known; where none is, it is a warning.
+    """
+    from lora_advise.rules.saved_modules import version_of
+
+    framework = facts.stack.framework if facts.stack is not None else ""
+    version = version_of(facts, "transformers")
+    if isinstance(lora.target_modules, str) or framework == "unsloth" or () < version < (5,) or _expert_targets(lora):
+        return
+    for pair in (("gate_proj", "up_proj"), ("w1", "w3")):
+        given = [name for name in pair if any(n == name or n.endswith(f".{name}") for n in lora.target_modules)]
+        fused = (
+            any(m.kind == "parameter" and m.name == "gate_up_proj" for m in adapted(model, lora))
+            if len(given) == 1
+            else False
+        )
+        if fused:
+            other = pair[1 - pair.index(given[0])]
+            yield Hit(
+                f"{given[0]} stands without {other}: the experts of {model.name} have both in one parameter, and PEFT raises. Name "
+                f"{other} too, or leave {given[0]} out.",
+                (_FIELD,),
+                (Change(_FIELD, (*lora.target_modules, other)),),
+                None if version >= (5,) else Severity.WARNING,
+            )
+
+
+TARGET_SHARE_RULES = (attention_only_targets, experts_unreached, fused_experts_half_targeted)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lora_advise.document import Entry, Unresolved
 from lora_advise.facts import Facts, LoraFacts
 from lora_advise.finding import Confidence, Hit, Rewrite, Severity
 from lora_advise.reading import Reading
 from lora_advise.rule import rule
-from lora_advise.rules.keys import place, shown
+from lora_advise.rules.keys import place
 from lora_advise.rules.rate import EMBEDDING_NAMES
 from lora_advise.rules.targets import all_word
 
@@ -77,9 +78,10 @@ def all_linear_misspelt(config: Reading, lora: LoraFacts) -> Iterator[Hit]:
     new = (wanted,) if isinstance(value, tuple) and config.dialect.name in _IN_LISTS else wanted
     alone = "" if config.dialect.name in _IN_LISTS else " as one text, not in a list"
     key = "or lora_target_linear: true" if config.dialect.name == "axolotl" else ""
+    where = " in a list" if among is not None else ""
     yield Hit(
-        f"{shown(entry)} is not how {config.dialect.title} names all linear layers: it looks for modules of that name and finds "
-        f"none. Write {wanted}{alone}{', ' if key else ''}{key}.",
+        f'"{wrong[0][:60]}"{where} is not how {config.dialect.title} names all linear layers: it looks for modules of that name '
+        f"and finds none. Write {wanted}{alone}{', ' if key else ''}{key}.",
         (place(entry),),
         rewrites=(Rewrite(entry, f"write {wanted}", value=new),),
     )
@@ -91,6 +93,57 @@ def _own_script(config: Reading) -> bool:
 
 def _parts(value: str) -> tuple[str, ...]:
     return tuple(part for part in (p.strip(" '\"") for p in value.strip().strip("[]").split(",")) if part)
+
+
+@rule("adapter-wrapped-twice", "TGT319", Severity.ERROR, Confidence.FACT, ("trl-code", "peft-code"))
+def adapter_wrapped_twice(config: Reading) -> Iterator[Hit]:
+    """A model that get_peft_model has wrapped goes to a trainer that is given a peft_config as well.
+
+    Why: the trainer would put a second adapter around the first. TRL raises; older versions trained one and saved the other.
+    Example:
+        trl: |
+            from peft import LoraConfig, get_peft_model
+            from transformers import AutoModelForCausalLM
+            from trl import SFTConfig, SFTTrainer
+
+            model = AutoModelForCausalLM.from_pretrained("meta-llama/Llama-3.1-8B")
+            config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
+            model = get_peft_model(model, config)
+            args = SFTConfig(output_dir="out", learning_rate=2e-4, num_train_epochs=1, max_steps=600)
+            trainer = SFTTrainer(model=model, args=args, train_dataset=rows, peft_config=config)
+    Instead:
+        trl: |
+            from peft import LoraConfig, get_peft_model
+            from transformers import AutoModelForCausalLM
+            from trl import SFTConfig, SFTTrainer
+
+            model = AutoModelForCausalLM.from_pretrained("meta-llama/Llama-3.1-8B")
+            config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
+            model = get_peft_model(model, config)
+            args = SFTConfig(output_dir="out", learning_rate=2e-4, num_train_epochs=1, max_steps=600)
+            trainer = SFTTrainer(model=model, args=args, train_dataset=rows)
+    Evidence: trl 1.16, the check of SFTTrainer for a PeftModel beside a peft_config.
+    Known problems: only where both calls name the same variable. Unsloth takes the pair.
+    """
+    if config.config.shape != "calls" or config.dialect.name.startswith("unsloth"):
+        return
+    given, wrapped = config.written.get("peft_config"), config.config.get("get_peft_model", 0)
+    model = config.written.get("trainer_model") or config.config.get("trainer", 0)
+    if given is None or given.value is None or wrapped is None or model is None:
+        return
+    name = _variable(model)
+    if name is not None and name == _variable(wrapped):
+        yield Hit(
+            f"{name} is wrapped by get_peft_model, and the trainer gets a peft_config too: TRL refuses a second adapter. Leave "
+            "one of the two out.",
+            (place(given),),
+        )
+
+
+def _variable(entry: Entry) -> str | None:
+    """The variable that stands there; None for anything else."""
+    source = entry.value.source if isinstance(entry.value, Unresolved) else ""
+    return source if source.isidentifier() else None
 
 
 @rule("targets-unset", "TGT318", Severity.ERROR, Confidence.FACT, ("peft-code", "peer-checks"))
@@ -121,7 +174,7 @@ def targets_unset(config: Reading, lora: LoraFacts, facts: Facts) -> Iterator[Hi
     Evidence: peft 0.21.2, inject_adapter and the table of default modules.
     Known problems: an adapter that is continued brings its own modules; a run that names one is not judged.
     """
-    if config.effective("targets_unset") is not True:
+    if config.effective("targets_unset") is not True or not config.has("model"):
         return
     name = facts.model.name if facts.model is not None else "any model"
     word = "lora_target_linear: true" if config.dialect.name == "axolotl" else "all-linear as the target"
@@ -207,4 +260,4 @@ def _old(config: Reading) -> bool:
     return tuple(int(part) for part in version[:2] if part.isdigit()) < (1, 16)
 
 
-TARGET_WORD_RULES = (all_linear_misspelt, targets_unset, head_adapter_bypassed)
+TARGET_WORD_RULES = (all_linear_misspelt, adapter_wrapped_twice, targets_unset, head_adapter_bypassed)

@@ -55,6 +55,15 @@ def _meant(entry: str, names: list[str]) -> list[str]:
 _USUAL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"}
 
 
+_CONVERTED = {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate"}
+
+
+def _converted(model: ModelFacts, lora: LoraFacts, missing: list[str]) -> bool:
+    """Whether PEFT makes parameters of fused experts of such names."""
+    fused = bool(_CONVERTED & set(missing)) and any(m.kind == "parameter" for m in model.modules)
+    return fused and any(m.kind == "parameter" for m in adapted(model, lora))
+
+
 def _left_to_unsloth(missing: list[str], entries: list[str], config: Reading | None) -> bool:
     """Whether Unsloth takes care of the names: it has the usual list for every model, whose layers it splits, or whose experts
     it reaches by these names."""
@@ -88,6 +97,7 @@ def target_matches_nothing(model: ModelFacts, lora: LoraFacts, config: Reading |
     entries = [e for e in lora.target_modules if not all_word(e, config) and not PATTERN_SIGNS.search(e)]
     entries = [e for e in entries if any(c.isalnum() for c in e)]
     missing = [e for e in entries if not any(matches(m, e) for m in model.modules if m.kind != "parameter")]
+    missing = [e for e in missing if e not in _CONVERTED] if _converted(model, lora, missing) else missing
     if not missing or _left_to_unsloth(missing, entries, config):
         return
     kept = tuple(e for e in lora.target_modules if e not in missing)

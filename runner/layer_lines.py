@@ -26,8 +26,8 @@ SHORT = 128
 """For mixers whose reference code walks through the row token by token."""
 MANY = 16_384
 """Tokens at which activations outweigh every unpacked matrix."""
-WALKS = (*WALKERS, "olmo_hybrid", "qwen3_next", "qwen3_5", "qwen3_5_moe")
-"""Types that are traced with few tokens, since their reference code goes through a row in steps."""
+CHUNKED, CHUNKS = ("olmo_hybrid", "qwen3_next", "qwen3_5", "qwen3_5_moe"), 1024
+"""Types whose reference code goes through a row in chunks, and a length of enough of them: all but one chunk hand a state on."""
 RANK = 8
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MODES = {
@@ -170,7 +170,8 @@ def lines(plan: Blueprint, model: ModelFacts, setting: Setting) -> dict[str, lis
     Long rows decide where attention writes its scores; few tokens where an unpacked 4-bit matrix weighs more than they do.
     """
     positions = model.max_position_embeddings or LENGTH
-    length = min(SHORT if model.model_type in WALKS else LENGTH, (window(plan) or 2 * LENGTH) // 2, positions)
+    steps = SHORT if model.model_type in WALKERS else CHUNKS if model.model_type in CHUNKED else LENGTH
+    length = min(steps, (window(plan) or 2 * LENGTH) // 2, positions)
     matrix = _unpacked(run(model, setting, length), model)
     found: dict[str, list[Line]] = {name: [] for name in MEASURED}
     if _writes_scores(plan, model, setting):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from lora_advise.errors import LoraAdviseError, first_line
+from lora_advise.errors import LoraAdviseError
 from lora_advise.facts import Facts
 from lora_advise.memory_case import length_of
 from lora_advise.memory_static import WORKSPACES
@@ -20,6 +20,7 @@ from lora_advise.runner.meta_model import Blueprint, attention_of, blueprint
 from lora_advise.runner.meta_repairs import repair_notes
 from lora_advise.runner.quiet import quiet_libraries
 from lora_advise.runner.rehearsal_depth import Depths, depths_of
+from lora_advise.runner.rehearsal_refusals import check_rehearsable, refusal
 from lora_advise.runner.rehearsal_step import Traced, trace
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
@@ -38,6 +39,7 @@ def rehearse(facts: Facts, *, full: bool = False) -> Rehearsal:
 
     Raises LoraAdviseError where the installed libraries cannot build the model or take the step without a device.
     """
+    check_rehearsable(facts)
     walks = _walks(facts)
     runs = [_shortened(facts, n) for n in SHORT_ROWS] if walks else [facts]
     with quiet_libraries(), _heard() as said, flash_by_name():
@@ -48,10 +50,7 @@ def rehearse(facts: Facts, *, full: bool = False) -> Rehearsal:
         except LoraAdviseError:
             raise
         except REFUSALS as error:
-            raise LoraAdviseError(
-                f"--exact: the installed libraries do not take this step on the meta device ({type(error).__name__}: "
-                f"{first_line(error)}); leave --exact out for the closed form."
-            ) from error
+            raise refusal(facts, error) from error
     low, high = SHORT_ROWS
     times = (length_of(facts, facts.train) - high) / (high - low) if walks and facts.train else 0.0
     notes = _notes(plan, facts, tuple(dict.fromkeys(said)))

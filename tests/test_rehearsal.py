@@ -145,7 +145,6 @@ def test_an_encoder_with_a_new_head() -> None:
         (run("Qwen/Qwen2.5-0.5B-Instruct").changed({"stack": StackFacts(sharding="fsdp")}), "rehearses one device"),
         (run("Qwen/Qwen2.5-0.5B-Instruct").changed({"task": TaskFacts(name="grpo", family="rl", trainer="grpo")}), "for grpo leave it out"),
         (run("Qwen/Qwen2.5-0.5B-Instruct", train__optim="lion_32bit"), "no shape model"),
-        (run("Qwen/Qwen2.5-0.5B-Instruct").changed({"quant": QuantFacts(load_in_8bit=True)}), "8-bit kernels"),
         (run("google-t5/t5-small"), "encoder-decoder"),
         (run("Qwen/Qwen2.5-0.5B-Instruct").changed({"lora": LoraFacts(r=8, lora_alpha=8, target_modules=("nothing",))}), "match no module"),
         (run("internlm/internlm2-1_8b"), "never run"),

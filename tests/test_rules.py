@@ -73,7 +73,9 @@ def given(case):
 
 
 def report_of(written, rules, **more):
-    document = read_document("config", text=written.text, format=FORMATS[dialects.dialect(written.dialect).written])
+    program = written.text.startswith(("from ", "import "))
+    kind = "python" if program else FORMATS[dialects.dialect(written.dialect).written]
+    document = read_document("config", text=written.text, format=kind)
     report = lint_document(document, Wanted(written.dialect, rules=tuple(rules), **more))
     assert not isinstance(report, NoConfig), written
     return report

@@ -37,9 +37,8 @@ def _cases():
 def compare(pairs):
     """Rows of (kind, type, model, setting, rehearsed, closed, seconds) and refusals with their reason."""
     cases = _cases()
-    chosen = list(_few_of_slow(cases.models(every=6)))
     rows, refused = [], {}
-    work = [(model, setting) for n, model in enumerate(chosen) for setting in _of(cases.SETTINGS, n)]
+    work = cases.pairs(6, SLOW)
     for model, setting in work[:pairs] if pairs else work:
         facts = cases.run_of(model, setting)
         start = time.process_time()
@@ -52,21 +51,6 @@ def compare(pairs):
         rows.append((model.kind, model.model_type, model.name, setting, found, estimate(facts), seconds))
         print(f"{model.name:48s} {setting!s:60s} {_error(rows[-1]):+7.2f} %  {seconds:5.1f} s", flush=True)
     return rows, refused
-
-
-def _few_of_slow(models):
-    """All but the second and later models of the slow types."""
-    seen = set()
-    for model in models:
-        if model.model_type not in seen:
-            yield model
-        if model.model_type in SLOW:
-            seen.add(model.model_type)
-
-
-def _of(settings, n):
-    """Two settings for each model, another two for the next."""
-    return [settings[(2 * n + k) % len(settings)] for k in range(2)]
 
 
 def _known(row):

@@ -116,8 +116,9 @@ def of_class(library, name):
 
     def keywords(folder):
         classes = {**classes_of(folder / "transformers"), **classes_of(folder / library)}
-        for path in sorted((folder / library).rglob(f"*{name.removesuffix('Config').lower()}_config.py")):
-            classes[name] = max(classes.get(name, ([], [])), classes_of(path.parent)[name], key=lambda found: len(found[1]))
+        for path in sorted((folder / library).rglob("*_config.py")):
+            here = classes_of(path.parent).get(name, ([], []))
+            classes[name] = max(classes.get(name, ([], [])), here, key=lambda found: len(found[1]))
         keys = fields_of(name, classes) | parameters_of(name, folder / library)
         if library == "trl":
             keys -= fields_of("TrainingArguments", classes)
@@ -188,7 +189,7 @@ def peft(folder):
     }
 
 
-PYTHON = {"trl": ("SFT", "DPO", "KTO", "ORPO", "CPO", "GRPO", "RLOO", "PPO", "Reward"),
+PYTHON = {"trl": ("SFT", "DPO", "KTO", "ORPO", "CPO", "GRPO", "RLOO", "Reward"),
           "peft": ("Lora",), "transformers": ("BitsAndBytes",)}  # fmt: skip
 """Configurations of which every keyword is known to Python's readers."""
 
@@ -217,8 +218,8 @@ def version_of(folder, trainer):
 
 def main(trainer, folder):
     """Write one trainer's keys, keeping the others."""
-    table = json.loads(TABLE.read_text("utf-8"))
     keys = sorted(READERS[trainer](Path(folder)))
+    table = json.loads(TABLE.read_text("utf-8"))
     table[trainer] = {"version": version_of(Path(folder), trainer), "keys": keys}
     rows = ",\n".join(f" {json.dumps(name)}: {json.dumps(row)}" for name, row in sorted(table.items()))
     TABLE.write_text("{\n" + rows + "\n}\n", "utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from importlib.resources import files
 
@@ -72,6 +73,25 @@ def _left_out(model: ModelFacts) -> tuple[str, ...] | str | None:
     if not (model.has_vision or model.has_audio):
         return names or None
     return "|".join((TOWERS, *(rf"(.*\.)?{re.escape(name)}" for name in names)))
+
+
+def pairs(every: int, slow: tuple[str, ...]) -> list[tuple[ModelFacts, tuple]]:
+    """Every model with some settings: each kind of model goes through all of them in turn, three for the first of a type.
+
+    Further models of a type get one. Of slow types one model stands for all, with two settings but where there are few types.
+    """
+    found: list[tuple[ModelFacts, tuple]] = []
+    seen: set[str] = set()
+    turns: Counter[str] = Counter()
+    for model in models(every):
+        first = model.model_type not in seen
+        seen.add(model.model_type)
+        if model.model_type in slow and not first:
+            continue
+        count = 1 if not first else 2 if model.model_type in slow and model.kind != "ssm" else 3
+        found += [(model, SETTINGS[(turns[model.kind] + n) % len(SETTINGS)]) for n in range(count)]
+        turns[model.kind] += count
+    return found
 
 
 def models(every: int = 1) -> Iterator[ModelFacts]:

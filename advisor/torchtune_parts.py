@@ -1,9 +1,22 @@
-"""The models behind torchtune's builders: ``lora_llama3_1_8b`` builds ``meta-llama/Llama-3.1-8B``."""
+"""What torchtune's components are: ``lora_llama3_1_8b`` builds ``meta-llama/Llama-3.1-8B`` (checked against 0.7)."""
 
 from __future__ import annotations
 
 import re
 
+OPTIMISERS = {
+    "torch.optim.AdamW": "adamw_torch", "torch.optim.SGD": "sgd", "bitsandbytes.optim.PagedAdamW8bit": "paged_adamw_8bit",
+    "bitsandbytes.optim.PagedAdamW": "paged_adamw_32bit", "bitsandbytes.optim.AdamW8bit": "adamw_8bit",
+}  # fmt: skip
+WHOLE_TEXT = (
+    "alpaca_dataset", "alpaca_cleaned_dataset", "text_completion_dataset", "wikitext_dataset", "cnn_dailymail_articles_dataset",
+)  # fmt: skip
+"""Builders that let every token carry loss unless the file says otherwise."""
+ANSWERS = {
+    "instruct_dataset": "completion", "chat_dataset": "assistant", "grammar_dataset": "completion", "samsum_dataset": "completion",
+    "slimorca_dataset": "assistant", "preference_dataset": "completion", "stack_exchange_paired_dataset": "completion",
+    "hh_rlhf_helpful_dataset": "completion",
+}  # fmt: skip
 _FIXED = {
     "llama2_7b": "meta-llama/Llama-2-7b-hf", "llama2_13b": "meta-llama/Llama-2-13b-hf", "llama2_70b": "meta-llama/Llama-2-70b-hf",
     "code_llama2_7b": "codellama/CodeLlama-7b-hf", "code_llama2_13b": "codellama/CodeLlama-13b-hf",
