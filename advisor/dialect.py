@@ -28,6 +28,8 @@ class Lens(NamedTuple):
     """The fact's value as this trainer writes it; as it is where None."""
     read: Callable[[Any], Any] | None = None
     """The trainer's value as the fact has it, after ``kind``."""
+    choices: tuple[str, ...] = ()
+    """Every word that the key takes, where the trainer stops at any other; empty where it takes more than these."""
 
 
 class Renamed(NamedTuple):

@@ -255,17 +255,17 @@ def _sharding(sheet: Sheet) -> None:
 _KEYS = {
     "base_model", "sequence_len", "micro_batch_size", "sample_packing", "lora_target_linear", "val_set_size", "num_epochs",
     "datasets", "dataset_prepared_path", "pad_to_sequence_len", "train_on_inputs", "adapter", "lora_r", "special_tokens",
-    "load_in_4bit", "load_in_8bit", "s2_attention", "flash_attention", "evals_per_epoch", "saves_per_epoch",
 }  # fmt: skip
-_FOREIGN = {"finetuning_type", "lora_rank", "peft_type", "_component_", "model_name_or_path", "tuner_type", "target_modules", "epochs"}
+_PARTS = {"load_in_4bit", "load_in_8bit", "s2_attention", "flash_attention", "evals_per_epoch", "saves_per_epoch"}
+_FOREIGN = {"peft_type", "_component_", "tuner_type", "finetuning_type"}
 
 
 def _recognise(config: Config) -> int:
-    """Keys of its own, two at least; a part of a file, without ``base_model``, has an ``adapter`` among them."""
+    """Keys of its own, two at least; in a part of a file, without ``base_model``, an ``adapter`` beside others."""
     keys = {str(entry.path[0]) for entry in config.entries if len(entry.path) == 1}
     if config.shape != "mapping" or keys & _FOREIGN or not keys & {"base_model", "adapter"}:
         return 0
-    found = len(keys & _KEYS)
+    found = len(keys & _KEYS) + (len(keys & _PARTS) if "base_model" not in keys else 0)
     return found if found > 1 else 0
 
 

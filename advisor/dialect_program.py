@@ -24,6 +24,7 @@ from lora_advise.program_lenses import (
     TARGETS,
     TASK,
     arguments_known,
+    closed_in,
     known_in,
     lora_lenses,
     method_of,
@@ -79,7 +80,7 @@ def _quantisation(sheet: Sheet) -> None:
     sheet.present.add("quant")
     stated = sheet.entry("quantization_config")
     hidden = stated is not None and isinstance(stated.value, Unresolved)
-    if not called(sheet.config, QUANT) and hidden or is_open(sheet.config, QUANT):
+    if (hidden and not called(sheet.config, QUANT)) or is_open(sheet.config, QUANT):
         raise UnknownFact("quant.load_in_4bit")
     for name in ("load_in_4bit", "load_in_8bit"):
         sheet.put(f"quant.{name}", sheet.flag(name), name, said="nothing that quantises")
@@ -109,7 +110,9 @@ def _checkpointing(sheet: Sheet) -> None:
     entry = sheet.config.get("prepare_model_for_kbit_training", "use_gradient_checkpointing")
     if prepared and (entry is None or entry.value is True):
         sheet.put("train.activation_checkpointing", True, said="prepare_model_for_kbit_training")
-    elif called(sheet.config, "gradient_checkpointing_enable") and not called(sheet.config, "gradient_checkpointing_disable"):
+        return
+    switches = called(sheet.config, "gradient_checkpointing_enable", "gradient_checkpointing_disable")
+    if switches == ("gradient_checkpointing_enable",):
         sheet.put("train.activation_checkpointing", True, said="gradient_checkpointing_enable")
 
 
@@ -122,7 +125,8 @@ def _loss(sheet: Sheet) -> None:
     elif sheet.flag("assistant_only_loss"):
         sheet.put("train.loss_on", "assistant", "assistant_only_loss")
     elif sheet.has("completion_only_loss"):
-        sheet.put("train.loss_on", "completion" if sheet.flag("completion_only_loss") else "all", "completion_only_loss")
+        only = sheet.flag("completion_only_loss")
+        sheet.put("train.loss_on", "completion" if only else "all", "completion_only_loss")
     elif called(sheet.config, "DataCollatorForCompletionOnlyLM"):
         sheet.put("train.loss_on", "completion", "data_collator")
     elif called(sheet.config, "DataCollatorForLanguageModeling") and collator is not None:
@@ -157,13 +161,9 @@ def _recognise_hf(config: Config) -> int:
     return 1 if _concerned(config) and not other else 0
 
 
-def _known(config: Config) -> frozenset[str]:
-    return known_in(config)
-
-
 TRL_PROGRAM = Dialect(
     name="trl", title="TRL", framework="trl", lenses=LENSES, steps=STEPS, defaults={"stack.sharding": "none"}, known=frozenset(),
-    recognise=_recognise_trl, renamed=TRL.renamed, strict=True, written="python", newest=TRL.newest, known_in=_known,
+    recognise=_recognise_trl, renamed=TRL.renamed, strict=True, written="python", newest=TRL.newest, known_in=known_in, closed=closed_in,
 )  # fmt: skip
 HF_PROGRAM = Dialect(
     name="hf", title="transformers", framework="transformers", lenses=LENSES, steps=STEPS, defaults={"stack.sharding": "none"},
@@ -172,5 +172,5 @@ HF_PROGRAM = Dialect(
         *RENAMED_ARGUMENTS,
         Renamed("gradient_checkpointing", "activation_checkpointing", "transformers", "5.23", "deprecated", "transformers-arguments"),
     ),
-    strict=True, written="python", newest="transformers 5.24", known_in=_known,
+    strict=True, written="python", newest="transformers 5.24", known_in=known_in, closed=closed_in,
 )  # fmt: skip

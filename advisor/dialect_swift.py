@@ -191,7 +191,7 @@ def _recognise(config: Config) -> int:
     if not keys & {"dataset", "cached_dataset"} or not keys & {"model", "model_id_or_path", "model_type", "adapters"}:
         return 0
     own = len(keys & _KEYS)
-    return own + 1 if keys & _SURE and own > 1 else 0
+    return own + 1 if keys & _SURE else 0
 
 
 SWIFT = Dialect(

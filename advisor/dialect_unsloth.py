@@ -19,16 +19,14 @@ from lora_advise.program_lenses import (
     lora_lenses,
     method_of,
     put_defaults,
-    put_targets,
     switch,
     trains,
 )
 from lora_advise.program_settings import LOADER, LORA, MASK, WRAP, arguments_class, called, is_open
 from lora_advise.sheet import Sheet
-from lora_advise.targets_as import paths_of
 from lora_advise.unknown import UnknownFact
+from lora_advise.unsloth_adapter import ADAPTER, FLAGS, TARGETS, closed
 
-_FLAGS = ("finetune_vision_layers", "finetune_language_layers", "finetune_attention_modules", "finetune_mlp_modules")
 _OWN: tuple[Lens, ...] = (
     Lens("loader_max_length", f"{LOADER}.max_seq_length", "count"),
     Lens("full_finetuning", f"{LOADER}.full_finetuning", "flag"),
@@ -40,17 +38,10 @@ _OWN: tuple[Lens, ...] = (
     Lens("arguments_checkpointing", "gradient_checkpointing", "flag", ("activation_checkpointing",)),
     Lens("qat_scheme", f"{WRAP}.qat_scheme", "any", (f"{LOADER}.qat_scheme",)),
     Lens("finetune_last_n_layers", f"{WRAP}.finetune_last_n_layers", "count"),
-    *(Lens(name, f"{WRAP}.{name}", "flag") for name in (*_FLAGS, "finetune_audio_layers")),
+    *(Lens(name, f"{WRAP}.{name}", "flag") for name in (*FLAGS, "finetune_audio_layers")),
 )  # fmt: skip
 _TAKEN = {"train.activation_checkpointing"}
 LENSES = (*lora_lenses(WRAP, LORA), *_OWN, *(lens for lens in PROGRAM_LENSES if lens.name not in _TAKEN))
-_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_LORA: dict[str, Any] = {
-    "lora.r": 16, "lora.lora_alpha": 16.0, "lora.lora_dropout": 0.0, "lora.target_parameters": (), "lora.exclude_modules": None,
-    "lora.modules_to_save": (), "lora.layers_to_transform": None, "lora.trainable_token_indices": None,
-    "lora.ensure_weight_tying": False, "lora.bias": "none", "lora.use_rslora": False, "lora.use_dora": False,
-    "lora.init_lora_weights": True, "lora.loraplus_lr_ratio": None, "lora.task_type": "CAUSAL_LM",
-}  # fmt: skip
 _PATCHED: dict[str, Any] = {
     "train.learning_rate": 5e-5, "train.per_device_train_batch_size": 4, "train.gradient_accumulation_steps": 2,
     "train.weight_decay": 0.001, "train.seed": 3407, "train.optim": "adamw_8bit", "train.per_device_eval_batch_size": 4,
@@ -58,8 +49,8 @@ _PATCHED: dict[str, Any] = {
 }  # fmt: skip
 """What Unsloth's copies of TRL's configurations set otherwise (``unsloth/models/rl.py``)."""
 _PATCHED_WARMUP = 0.1
-_FIXED = {"quant.bnb_4bit_quant_type": "nf4", "quant.bnb_4bit_use_double_quant": True, "quant.bnb_4bit_quant_storage": "uint8"}
-_EMBEDDINGS = ("embed_tokens", "lm_head")
+_PREFERENCE = ("dpo", "kto", "orpo", "cpo")
+_FIXED = {"quant_type": "nf4", "use_double_quant": True, "quant_storage": "uint8"}
 
 
 def _model(sheet: Sheet) -> None:
@@ -75,66 +66,6 @@ def _is_patched(config: Config) -> bool:
     return (name.endswith("Config") if name else method_of(config) is not None) and name != "UnslothTrainingArguments"
 
 
-def _adapter(sheet: Sheet) -> None:
-    """``get_peft_model`` makes the adapter, unless the whole model is trained; taken for no where the run decides."""
-    stated = sheet.entry("full_finetuning")
-    full = stated is not None and not isinstance(stated.value, Unresolved) and sheet.flag("full_finetuning")
-    if full or not called(sheet.config, WRAP, LORA):
-        return
-    sheet.present.add("lora")
-    if not is_open(sheet.config, WRAP):
-        for fact, value in _LORA.items():
-            if fact not in sheet.facts and fact not in sheet.unknown:
-                sheet.put(fact, value)
-
-
-def _targets(sheet: Sheet) -> None:
-    """The seven projections of a text model; embeddings among them are trained whole instead."""
-    if "lora" not in sheet.present:
-        return
-    modules = sheet.value("target_modules")
-    if isinstance(modules, tuple):
-        moved = [name for name in modules if name in _EMBEDDINGS]
-        put_targets(sheet, tuple(name for name in modules if name not in _EMBEDDINGS))
-        if moved and "lora.modules_to_save" in sheet.facts:
-            saved = dict.fromkeys((*sheet.facts["lora.modules_to_save"], *moved))
-            sheet.put("lora.modules_to_save", tuple(saved), "lora.modules_to_save", "target_modules")
-    elif isinstance(modules, str) and modules != "all-linear":
-        put_targets(sheet, modules)
-    elif called(sheet.config, WRAP)[:1] == ("FastLanguageModel.get_peft_model",) and modules is None:
-        if is_open(sheet.config, WRAP):
-            raise UnknownFact("lora.target_modules")
-        sheet.put("lora.target_modules", _TARGETS)
-    else:
-        _every_linear(sheet)
-    _scope(sheet)
-
-
-def _scope(sheet: Sheet) -> None:
-    """``FastLanguageModel`` leaves vision and audio alone, the others do where a flag says so; fused experts follow the MLP."""
-    model, text_only = sheet.model, called(sheet.config, WRAP)[:1] == ("FastLanguageModel.get_peft_model",)
-    if model is None:
-        return
-    towers = paths_of(model, ("vision", "audio", "projector"))
-    names = sheet.facts["lora.target_modules"]
-    if towers and sheet.flag("finetune_vision_layers", not text_only) is False:
-        sheet.put("lora.exclude_modules", towers, "finetune_vision_layers", said="Unsloth, for text models")
-    if not sheet.facts.get("lora.target_parameters") and isinstance(names, tuple):
-        wanted = {"gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj"}
-        fused = {wanted[name] for name in names if name in wanted}
-        experts = [m.name for m in model.modules if m.role == "expert" and m.kind == "parameter" and m.name in fused]
-        if experts:
-            sheet.put("lora.target_parameters", tuple(f"mlp.experts.{name}" for name in experts), said="Unsloth, for experts")
-
-
-def _every_linear(sheet: Sheet) -> None:
-    """``FastModel`` and ``FastVisionModel`` choose the layers by their flags; known where all of a text model are meant."""
-    text = sheet.model is not None and not any(m.role in ("vision", "audio") for m in sheet.model.modules)
-    if not text or any(sheet.value(flag, True) is False for flag in _FLAGS[2:]):
-        raise UnknownFact("lora.target_modules")
-    sheet.put("lora.target_modules", "all-linear", "target_modules", *_FLAGS)
-
-
 def _quantisation(sheet: Sheet) -> None:
     """4 bits unless the loader is told otherwise; always NF4 with double quantisation."""
     sheet.present.add("quant")
@@ -146,8 +77,9 @@ def _quantisation(sheet: Sheet) -> None:
     plain = any(c.startswith(("Fast", "Unsloth")) for c in called(sheet.config, LOADER))
     four = sheet.flag("load_in_4bit", plain and not eight) and not sixteen and not name.endswith("-bf16")
     sheet.put("quant.load_in_8bit", eight and not sixteen, "load_in_8bit")
-    sheet.put("quant.load_in_4bit", four and not eight, "load_in_4bit", "load_in_8bit", "load_in_16bit", "full_finetuning")
-    put_all(sheet, _FIXED, "fixed by Unsloth")
+    names = ("load_in_4bit", "load_in_8bit", "load_in_16bit", "full_finetuning")
+    sheet.put("quant.load_in_4bit", four and not eight, *names)
+    put_all(sheet, {f"quant.bnb_4bit_{name}": value for name, value in _FIXED.items()}, "fixed by Unsloth")
 
 
 def _precision(sheet: Sheet) -> None:
@@ -184,7 +116,7 @@ def _length(sheet: Sheet) -> None:
         if value:
             names.append(name)
             lengths.append(value)
-    if method in METHOD_DEFAULTS and method not in ("sft", "grpo", "rloo") and len(names) == 1 and not sheet.entry("max_length"):
+    if method in _PREFERENCE and len(names) == 1 and not sheet.entry("max_length"):
         lengths.append(METHOD_DEFAULTS[method]["train.max_length"])
     if not lengths:
         raise UnknownFact("train.max_length")
@@ -212,7 +144,8 @@ def _loss(sheet: Sheet) -> None:
     elif sheet.flag("assistant_only_loss"):
         sheet.put("train.loss_on", "assistant", "assistant_only_loss")
     elif sheet.has("completion_only_loss"):
-        sheet.put("train.loss_on", "completion" if sheet.flag("completion_only_loss") else "all", "completion_only_loss")
+        only = sheet.flag("completion_only_loss")
+        sheet.put("train.loss_on", "completion" if only else "all", "completion_only_loss")
     elif collator is not None and isinstance(collator.value, Unresolved) and "Seq2Seq" not in collator.value.source:
         raise UnknownFact("train.loss_on")
     elif family == "sft" and (sheet.has("dataset_text_field") or sheet.has("formatting_func")):
@@ -231,9 +164,10 @@ def _attention(sheet: Sheet) -> None:
 
 
 def _batch(sheet: Sheet) -> None:
-    """A group of GRPO must divide the batch, else the micro-batch becomes the group; evaluation keeps to the micro-batch."""
+    """A group of GRPO must divide the batch, else the micro-batch becomes the group."""
     facts = sheet.facts
-    if method_of(sheet.config) == "grpo" and not sheet.has("steps_per_generation") and not sheet.has("generation_batch_size"):
+    stated = sheet.has("steps_per_generation") or sheet.has("generation_batch_size")
+    if method_of(sheet.config) == "grpo" and not stated:
         names = ("train.per_device_train_batch_size", "train.gradient_accumulation_steps", "train.num_generations")
         if any(name not in facts for name in names):
             return
@@ -245,18 +179,21 @@ def _batch(sheet: Sheet) -> None:
 def _defaults(sheet: Sheet) -> None:
     if not trains(sheet.config) or not arguments_known(sheet):
         return
-    patched, name = _is_patched(sheet.config), arguments_class(sheet.config)
+    patched, name, method = _is_patched(sheet.config), arguments_class(sheet.config), method_of(sheet.config)
     own: dict[str, Any] = {}
     changed: dict[str, Any] = {}
     if patched or name == "UnslothTrainingArguments":
-        own = {k: v for k, v in METHOD_DEFAULTS.get(method_of(sheet.config) or "", {}).items() if k != "train.max_length"}
-        own |= {"train.logging_steps": 10}
+        own = {**METHOD_DEFAULTS.get(method or "", {}), "train.logging_steps": 10}
+        own.pop("train.max_length", None)
     if patched:
-        changed = {k: v for k, v in _PATCHED.items() if k != "train.num_generations" or method_of(sheet.config) == "grpo"}
+        changed = {k: v for k, v in _PATCHED.items() if k != "train.num_generations" or method == "grpo"}
         own |= changed
         _default_warmup(sheet)
-    values = {**TRAINING_DEFAULTS, **own}
-    put_defaults(sheet, values, lambda fact: "Unsloth's" if fact in changed else "TRL's" if fact in own else "transformers'")
+
+    def whose(fact: str) -> str:
+        return "Unsloth's" if fact in changed else "TRL's" if fact in own else "transformers'"
+
+    put_defaults(sheet, {**TRAINING_DEFAULTS, **own}, whose)
 
 
 def _default_warmup(sheet: Sheet) -> None:
@@ -271,22 +208,27 @@ def _recognise(config: Config) -> int:
     if config.shape != "calls":
         return 0
     imported = any(module.partition(".")[0] == "unsloth" for module in config.program)
-    own = [c for c in called(config, LOADER, WRAP, "for_training", "for_inference") if c.startswith(("Fast", "Unsloth"))]
-    trainers = called(config, "UnslothTrainer", "UnslothTrainingArguments")
-    return 5 * imported + len(own) + len(trainers)
+    calls = called(config, LOADER, WRAP, "for_training", "for_inference", "UnslothTrainer", "UnslothTrainingArguments")
+    return 5 * imported + len([c for c in calls if c.startswith(("Fast", "Unsloth"))])
 
 
 def _known(config: Config) -> frozenset[str]:
-    """Unsloth hands old names on and lets loaders pass keywords through, so only the adapter's are certain."""
+    """Unsloth hands old names of TRL's and transformers' arguments on, and has some of its own."""
     found = known_in(config)
-    old = {r.old for r in TRL.renamed}
-    return found | old | {"max_seq_length", "embedding_learning_rate", "q_galore_config", "vllm_sampling_params"} if found else found
+    own = {
+        "max_seq_length",
+        "embedding_learning_rate",
+        "q_galore_config",
+        "vllm_sampling_params",
+        "context_parallel_size",
+    }
+    return found | {r.old for r in TRL.renamed} | own if found else found
 
 
 UNSLOTH = Dialect(
     name="unsloth", title="Unsloth", framework="unsloth", lenses=LENSES,
     steps=(
-        Step(("model",), _model), TASK, Step(("lora",), _adapter), Step(("lora.target_modules",), _targets),
+        Step(("model",), _model), TASK, ADAPTER, TARGETS,
         Step(("quant.load_in_4bit", "quant.load_in_8bit"), _quantisation),
         Step(("train.dtype", "quant.bnb_4bit_compute_dtype"), _precision), Step(("train.max_length",), _length),
         *TRAINING_STEPS, Step(("train.activation_checkpointing",), _checkpointing), HELD_OUT,
@@ -295,5 +237,5 @@ UNSLOTH = Dialect(
         Step(("train.per_device_train_batch_size",), _batch),
     ),
     defaults={"stack.sharding": "none"}, known=frozenset(), recognise=_recognise, written="python",
-    newest="unsloth 2026.10.9", known_in=_known,
+    newest="unsloth 2026.10.9", known_in=_known, closed=closed,
 )  # fmt: skip

@@ -54,3 +54,20 @@ def recognise(config: Config) -> Dialect | None:
     scores = {name: dialect(name, config.shape).recognise(config) for name in asked}
     best = max(scores, key=lambda name: scores[name])
     return dialect(best, config.shape) if scores[best] > 0 else None
+
+
+def same_idea(key: str, own: Dialect) -> str | None:
+    """What this trainer calls a setting that others call ``key``; None where it has no such key or they mean different things."""
+    mine = {_idea(lens.name): lens.key for lens in reversed(own.lenses)}
+    ideas = set()
+    for name in _MODULES:
+        other = dialect(name)
+        if other.name != own.name and name != "other":
+            ideas |= {_idea(lens.name) for lens in other.lenses if key in (lens.key, *lens.former)}
+    ways = {mine.get(idea) for idea in ideas}
+    return ways.pop() if len(ways) == 1 else None
+
+
+def _idea(name: str) -> str:
+    """Whether a step or a lens makes the fact, it is one idea: ``train.max_length`` and ``max_length``."""
+    return name.rpartition(".")[2]

@@ -83,7 +83,8 @@ def _input(case: Case) -> float:
     Autocast makes LayerNorm's output fp32, and a 4-bit product gives back its input's dtype: the stream of such a type is
     fp32. Some types hand several streams or chosen positions from layer to layer.
     """
-    rows, stream = rows_of(case.key), float(case.stack.residual_bytes * case.width.hidden)
+    stream = float(case.stack.residual_bytes * case.width.hidden)
+    rows = rows_of(case.key) if case.stack.traced else ()
     mode = _traced_mode(case, rows)
     found = sum(weight * row[mode].get("inputs", [[0.0]])[0][0] for row, weight in rows) if rows else 0.0
     if case.stack.mode == "no-amp" and found > WIDENED * stream and case.width.softmax_layers:

@@ -215,6 +215,11 @@ def _stopping(sheet: Sheet) -> None:
         sheet.put("train.early_stopping_patience", 1, said="the callback's default")
 
 
+def _evaluated(sheet: Sheet) -> None:
+    _stopping(sheet)
+    _held_out(sheet)
+
+
 def _held_out(sheet: Sheet) -> None:
     """The share that ``train_test_split`` holds out, where the trainer is given something to evaluate on."""
     if not sheet.has("test_datasets"):
@@ -228,7 +233,7 @@ def _held_out(sheet: Sheet) -> None:
 
 MODEL, TASK = Step(("model",), _model), Step((), _task)
 ADAPTER, TARGETS = Step(("lora",), _adapter), Step(("lora.target_modules",), _targets)
-HELD_OUT = Step(("train.eval_share", "train.early_stopping_patience"), lambda sheet: (_stopping(sheet), _held_out(sheet))[0])
+HELD_OUT = Step(("train.eval_share", "train.early_stopping_patience"), _evaluated)
 
 
 def switch(sheet: Sheet, name: str) -> bool | None:
@@ -246,14 +251,19 @@ def switch(sheet: Sheet, name: str) -> bool | None:
 def known_in(config: Config, *further: str) -> frozenset[str]:
     """The keywords of the classes that a program calls; empty where the trainer's arguments have a class that is not listed."""
     kind = arguments_class(config)
-    listed = _keywords(kind) if kind else frozenset()
+    listed = keywords_of(kind) if kind else frozenset()
     if kind and not listed:
         return frozenset()
     calls = {str(e.path[0]) for e in config.entries if len(e.path) == 1 and isinstance(e.value, dict)}
-    return frozenset({*listed, *further, *calls, *(f"{role}.{key}" for role in CHECKED for key in _keywords(role))})
+    return frozenset({*listed, *further, *calls})
 
 
-def _keywords(name: str) -> frozenset[str]:
+def closed_in(config: Config) -> dict[str, frozenset[str]]:
+    """The calls beside the trainer's arguments that take no other keywords than these."""
+    return {role: keywords_of(role) for role in CHECKED if called(config, role)}
+
+
+def keywords_of(name: str) -> frozenset[str]:
     """What that class of transformers, TRL or PEFT takes; TRL's configurations also take transformers' arguments."""
     own = keys_of(f"trl-{name}")
     if own:

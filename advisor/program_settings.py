@@ -73,15 +73,20 @@ def trainer_class(config: Config) -> str | None:
 
 
 def called(config: Config, *names: str) -> tuple[str, ...]:
-    """The calls whose last part is one of these, with their owners: ``FastLanguageModel.get_peft_model``."""
-    callees = (str(e.path[0]).partition("#")[0] for e in _own(config))
+    """The run's calls whose last part is one of these, with their owners: ``FastLanguageModel.get_peft_model``."""
+    labels = (str(e.path[0]).partition("#") for e in _own(config))
+    callees = (callee for callee, mark, _ in labels if not mark or role_of(callee) is None)
     return tuple(dict.fromkeys(c for c in callees if c.rpartition(".")[2] in names))
 
 
 def is_open(config: Config, role: str) -> bool:
     """Whether the program gives that call arguments that stand only when it runs (``SFTConfig(**settings)``)."""
     marks = [str(e.path[0]) for e in _own(config) if role_of(str(e.path[0]).partition("#")[0]) == role]
-    return any(re.search(rf"\s{re.escape(mark.partition('#')[0])}(?:#\d+)?\(\*", note) for mark in marks for note in config.notes)
+    return any(
+        re.search(rf"\s{re.escape(mark.partition('#')[0])}(?:#\d+)?\(\*", note)
+        for mark in marks
+        for note in config.notes
+    )
 
 
 def _own(config: Config) -> Iterator[Entry]:
@@ -231,7 +236,9 @@ def _config(config: Config, run: _Run, calls: list[Call], *, alone: bool) -> Con
     entries = tuple(e for e in map(placed, config.entries) if e is not None)
     chosen = [e for e in config.shadowed if str(e.path[0]) in run.chosen]
     shadowed = tuple(e for e in map(placed, chosen) if e is not None)
-    return config._replace(entries=entries, shadowed=shadowed, span=config.span if alone else _span(labels, run, config))
+    return config._replace(
+        entries=entries, shadowed=shadowed, span=config.span if alone else _span(labels, run, config)
+    )
 
 
 def _path(path: Path, run: _Run, labels: dict[str, Call]) -> Path | None:
@@ -248,7 +255,7 @@ def _path(path: Path, run: _Run, labels: dict[str, Call]) -> Path | None:
         return (call.callee,)
     if role == ARGUMENTS:
         return ("output_dir", *path[2:]) if path[1] == 0 else path[1:] if isinstance(path[1], str) else None
-    return (role, *path[1:])
+    return None if role in (LORA, QUANT) and isinstance(path[1], int) else (role, *path[1:])
 
 
 def _span(labels: dict[str, Call], run: _Run, config: Config) -> Span:

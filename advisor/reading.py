@@ -10,7 +10,7 @@ from lora_advise.dialect import Dialect
 from lora_advise.document import Config, Entry, Unresolved
 from lora_advise.facts import Facts, HardwareFacts, LoraFacts, QuantFacts, StackFacts, TrainFacts
 from lora_advise.section import Section, field_types
-from lora_advise.sheet import Problem, Sheet, dotted
+from lora_advise.sheet import Problem, Sheet, dotted, is_placeholder
 from lora_advise.unknown import UnknownFact, without
 
 SECTIONS: dict[str, type[Section]] = {"lora": LoraFacts, "quant": QuantFacts, "train": TrainFacts}
@@ -43,6 +43,8 @@ class Reading(NamedTuple):
     """What the trainer will really use of settings that are no facts, by the name of their lens: defaults included."""
     document: str = ""
     """The path of the document, whose ending tells its format."""
+    meant: Mapping[str, str] = {}
+    """What this trainer calls the settings among ``strangers`` that other trainers have: their keys, with its own."""
 
     def effective(self, name: str, default: Any = None) -> Any:
         """What the run will use for that setting: put by the dialect, else as written, else ``default``."""
@@ -59,7 +61,7 @@ class Reading(NamedTuple):
         entry = self.written.get(name)
         if entry is None or entry.value is None:
             return default
-        if isinstance(entry.value, Unresolved):
+        if isinstance(entry.value, Unresolved) or is_placeholder(entry.value):
             raise UnknownFact(name)
         return entry.value
 
@@ -133,6 +135,7 @@ def _reading(sheet: Sheet) -> Reading:
         sheet.dialect, sheet.config, facts, places, sheet.inherited, sheet.written, strangers, outdated,
         tuple(sheet.problems), tuple(dict.fromkeys(sheet.notes)), sheet.versions,
         {name: value for name, value in sheet.facts.items() if "." not in name}, sheet.document,
+        _meant(strangers, sheet.dialect),
     )  # fmt: skip
 
 
@@ -216,17 +219,20 @@ def _leftover(sheet: Sheet) -> tuple[tuple[Entry, ...], tuple[tuple[Entry, int],
         if key in outdated:
             old.append((entry, outdated[key]))
         elif len(entry.path) == 2 and entry.path[0] in closed:
-            if entry.path[1] not in closed[str(entry.path[0])]:
+            if isinstance(entry.path[1], str) and entry.path[1] not in closed[str(entry.path[0])]:
                 strangers.append(entry)
         elif entry.span in bound:
             continue
-        elif (len(entry.path) == 1 or _is_keyword(entry, sheet)) and sheet.is_stranger(key):
+        elif len(entry.path) == 1 and sheet.is_stranger(key):
             strangers.append(entry)
     return tuple(strangers), tuple(old)
 
 
-def _is_keyword(entry: Entry, sheet: Sheet) -> bool:
-    """Whether it is an argument of a call whose keywords are known."""
-    if sheet.config.shape != "calls" or len(entry.path) != 2 or not isinstance(entry.path[1], str):
-        return False
-    return any(key.startswith(f"{entry.path[0]}.") for key in sheet.dialect.known)
+def _meant(strangers: tuple[Entry, ...], dialect: Dialect) -> Mapping[str, str]:
+    """Keys that other trainers have, with this one's for the same idea, where all of them agree on it."""
+    if not strangers:
+        return {}
+    from lora_advise.dialects import same_idea
+
+    found = {str(entry.path[-1]): same_idea(str(entry.path[-1]), dialect) for entry in strangers}
+    return {key: own for key, own in found.items() if own is not None}

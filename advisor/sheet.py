@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -14,6 +15,11 @@ from lora_advise.facts import DataFacts, HardwareFacts, ModelFacts, TaskFacts
 from lora_advise.unknown import UnknownFact
 
 _NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_FILLED_IN = re.compile(r"\$\w+|\$\{[^{}]*\}|\$\([^()]*\)|\{\{.*\}\}|%\(\w+\)s|\?\?\?", re.DOTALL)
+"""``$LR``, ``${LR}``, ``{{ lr }}``: what a template engine or a shell puts in before the trainer reads the file."""
+_NAMED_GAP = re.compile(r"<[^<>|]+>|\{\w+\}|__\w+__|@\w+@")
+"""``<lr>`` and its like, which may be a token's name where words are expected."""
+_MOST_WORDS = 12
 _TRUE, _FALSE = {"true", "yes", "on", "1", "t", "y"}, {"false", "no", "off", "0", "f", "n"}
 
 
@@ -107,6 +113,8 @@ class Sheet:
     def is_stranger(self, key: str) -> bool:
         """Whether the trainer does not know that key; False where its keys have not been written down."""
         known = self.dialect.known
+        if self.dialect.known_in is not None:
+            return bool(known) and key not in known
         return bool(known) and key not in known | self._used and not any(u.startswith(f"{key}.") for u in self._used)
 
     def resolve_model(self, name: str, *names: str) -> None:
@@ -122,15 +130,38 @@ class Sheet:
 
     def _typed(self, entry: Entry, lens: Lens) -> Any:
         value = entry.value
-        if isinstance(value, Unresolved):
+        if isinstance(value, Unresolved) or is_placeholder(value, lens.kind):
             raise UnknownFact(lens.name)
         try:
-            return typed(value, lens.kind)
+            made = typed(value, lens.kind)
+            if lens.choices and dotted(entry.path) == lens.key:
+                _chosen(made, lens.choices)
+            return made
         except LoraAdviseError as error:
             problem = Problem(entry, lens.key, str(error))
             if problem not in self.problems:
                 self.problems.append(problem)
             raise UnknownFact(lens.name) from None
+
+
+def is_placeholder(value: Any, kind: str = "any") -> bool:
+    """Whether something else fills the value in before the run: ``$LR``, ``{{ lr }}``, and ``<lr>`` where a number belongs."""
+    if not isinstance(value, str) or len(value) > 200:
+        return False
+    text = value.strip()
+    if kind in ("number", "count", "flag") and _NAMED_GAP.fullmatch(text):
+        return True
+    return _FILLED_IN.fullmatch(text) is not None
+
+
+def _chosen(value: Any, choices: tuple[str, ...]) -> None:
+    """Raises LoraAdviseError for a word that is none of them; ``no`` and ``false`` are one word to some readers."""
+    if str(value) in choices or (str(value).lower() in ("false", "no") and {"no", "false"} & {*choices}):
+        return
+    if len(choices) <= _MOST_WORDS:
+        raise LoraAdviseError(f"one of {', '.join(choices)}")
+    near = difflib.get_close_matches(str(value).lower()[:60], choices, 3, 0.5)
+    raise LoraAdviseError(f"one of its {len(choices)} words" + (f", such as {' or '.join(near)}" if near else ""))
 
 
 def dotted(path: Path) -> str:

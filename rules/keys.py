@@ -48,6 +48,27 @@ def _refused(entry: Entry, config: Reading) -> bool:
     return config.dialect.strict or bool(_group(entry, config))
 
 
+def strangers(config: Reading) -> Iterator[Entry]:
+    """Settings whose keys the trainer does not have; where it does not mind them, an empty one is no setting."""
+    return (entry for entry in config.strangers if entry.value is not None or _refused(entry, config))
+
+
+def _consequence(entry: Entry, config: Reading) -> str:
+    """What the trainer does with a key that it does not have."""
+    if not _refused(entry, config):
+        return "leaves it out without a word"
+    return "stops with a TypeError" if config.config.shape == "calls" else "stops at it"
+
+
+def _certain(entry: Entry, config: Reading) -> bool:
+    """Whether the trainer surely stops there: a program's keywords hang on its library's version."""
+    if config.config.shape != "calls" or not _refused(entry, config):
+        return _refused(entry, config)
+    library, _, newest = config.dialect.newest.partition(" ")
+    version = config.versions.get(library)
+    return version is not None and _numbers(version)[:2] == _numbers(newest)[:2]
+
+
 def place(entry: Entry) -> str:
     """The field by which a finding is shown at a setting."""
     return f"config.{dotted(entry.path)}"
@@ -92,14 +113,14 @@ def key_misspelt(config: Reading) -> Iterator[Hit]:
     Known problems: keys of a plugin, of a fork or of a newer version are not known; only those that look like a known key
         which the file does not set are reported here.
     """
-    for entry in config.strangers:
+    for entry in strangers(config):
         key = str(entry.path[-1])
         near = nearest(key, config, _group(entry, config))
-        if near is None:
+        if near is None or key in config.meant:
             continue
-        does = "stops at it" if _refused(entry, config) else "leaves it out without a word"
+        owner = f"{entry.path[0]}"[:60] if len(entry.path) > 1 else config.dialect.title
         yield Hit(
-            f"{config.dialect.title} has no key {key[:60]!r} and {does}: did you mean {near}?",
+            f"{owner} has no key {key[:60]!r} and {_consequence(entry, config)}: did you mean {near}?",
             (place(entry),),
             rewrites=(Rewrite(entry, f"rename {key[:60]} to {near}", key=near),),
         )
@@ -120,7 +141,7 @@ def key_unknown(config: Reading) -> Iterator[Hit]:
             lora_target_linear: true
             learning_rate: 0.0002
             micro_batch_size: 16
-            cutoff_len: 2048
+            cutoff_len: 1024
     Instead:
         axolotl: |
             base_model: meta-llama/Llama-3.1-8B
@@ -130,22 +151,27 @@ def key_unknown(config: Reading) -> Iterator[Hit]:
             lora_target_linear: true
             learning_rate: 0.0002
             micro_batch_size: 16
-            sequence_len: 2048
+            sequence_len: 1024
     Evidence: the keys are those that the trainer's own code declares, at the version that docs/dialects.md names.
-    Known problems: keys of plugins, forks and newer versions are not known, so it is a note, and an error only where the
-        trainer refuses what it does not know.
+    Known problems: keys of plugins, forks and newer versions are not known, so it is a note, a warning where another trainer
+        has the key and this one is not given its own word for it, and an error only where the trainer refuses what it does
+        not know. A program's keywords hang on the version of its libraries: without that, a warning.
     """
-    for entry in config.strangers:
+    for entry in strangers(config):
         key = str(entry.path[-1])
-        if nearest(key, config, _group(entry, config)) is not None:
+        own = config.meant.get(key)
+        if own is None and nearest(key, config, _group(entry, config)) is not None:
             continue
-        severity = Severity.ERROR if _refused(entry, config) else None
-        does = "stops at it" if _refused(entry, config) else "takes no notice of it"
+        missing = own is not None and config.config.get(*own.split(".")) is None
+        severity = Severity.WARNING if missing or _refused(entry, config) else None
+        way = f"its word for it is {own}" if own else "remove it, or write what was meant in its own words"
+        rename = (Rewrite(entry, f"rename {key[:60]} to {own}", key=own),) if own and missing and "." not in own else ()
         yield Hit(
-            f"{key[:60]!r} is no key of {config.dialect.title} ({config.dialect.newest}), which {does}; remove it, or write "
-            "what was meant in its own words.",
+            f"{key[:60]!r} is no key of {config.dialect.title} ({config.dialect.newest}), which {_consequence(entry, config)}; "
+            f"{way}.",
             (place(entry),),
-            severity=severity,
+            severity=Severity.ERROR if _certain(entry, config) else severity,
+            rewrites=rename,
         )
 
 
@@ -175,8 +201,11 @@ def key_given_twice(config: Reading) -> Iterator[Hit]:
             micro_batch_size: 16
             learning_rate: 0.0002
     Evidence: PyYAML, argparse and ast.literal_eval all keep the last value.
-    Known problems: a value that is given again on purpose, to override an included part, is reported too.
+    Known problems: a value that is given again on purpose, to override an included part, is reported too. A program may well
+        set an attribute twice, so programs are not judged.
     """
+    if config.config.shape == "calls":
+        return
     for entry in config.config.shadowed:
         later = config.config.get(*entry.path)
         if later is None or later.value == entry.value:
@@ -227,8 +256,12 @@ def key_renamed(config: Reading) -> Iterator[Hit]:
         does = {"error": "refuses it", "ignored": "drops it", "deprecated": "still takes it"}[change.effect]
         now = f"it is {change.new} now" if change.new else "nothing takes its place"
         note = f" {change.note}" if change.note else ""
-        rewrites = ()
-        if change.new is not None and config.config.get(change.new) is None:
+        rewrites: tuple[Rewrite, ...] = ()
+        there = config.config.get(*change.new.split(".")) if change.new is not None else None
+        if there is not None:
+            now = f"{change.new} is given too, as {shown(there)}, and counts"
+            rewrites = (Rewrite(entry, f"remove {change.old}", drop=True, safe=there.value == entry.value),)
+        elif change.new is not None:
             rewrites = (Rewrite(entry, f"rename {change.old} to {change.new}", key=change.new, safe=not change.note),)
         yield Hit(
             f"{change.library} {change.since} and later {does}: {change.old}; {now}.{note}",

@@ -133,11 +133,11 @@ def rate_high_at_large_rank(config: Reading, lora: LoraFacts, train: TrainFacts,
         r 16 was not chosen for: the best rate falls with the square root of alpha.
     Example:
         hf: |
-            {"model_name_or_path": "meta-llama/Llama-3.1-8B", "lora_rank": 256, "learning_rate": 2e-4, "bf16": true,
+            {"model_name_or_path": "meta-llama/Llama-3.1-8B", "lora_rank": 256, "learning_rate": 0.0002, "bf16": true,
              "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "max_grad_norm": 1.0}
     Instead:
         hf: |
-            {"model_name_or_path": "meta-llama/Llama-3.1-8B", "lora_rank": 256, "learning_rate": 2e-4, "bf16": true,
+            {"model_name_or_path": "meta-llama/Llama-3.1-8B", "lora_rank": 256, "learning_rate": 0.0002, "bf16": true,
              "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "max_grad_norm": 1.0, "lora_alpha": 32}
     Evidence: one reported run, r 256 at 2e-4, whose loss rose from 4.3 to 15. At a fixed alpha the rank hardly changes the
         best rate (190 runs of our own).

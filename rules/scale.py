@@ -51,10 +51,13 @@ def speaks_of_rewards(config: Reading | None) -> bool:
 
 def _supervised_text(config: Reading) -> bool:
     """Whether a file that does not say its task may be taken for supervised training of a language model on text."""
-    if config.config.shape == "calls" or config.has("adapter_path") or speaks_of_rewards(config):
-        return False
-    entry = config.written.get("model")
-    return entry is None or not _OTHER_MODELS.search(str(entry.value))
+    return config.config.shape != "calls" and not config.has("adapter_path") and not speaks_of_rewards(config)
+
+
+def _writes_no_text(config: Reading | None) -> bool:
+    """Whether the model that a file names is an encoder or hears and speaks, by its name."""
+    entry = config.written.get("model") if config is not None else None
+    return entry is not None and _OTHER_MODELS.search(str(entry.value)) is not None
 
 
 def settled(train: TrainFacts) -> TrainFacts:
@@ -224,6 +227,8 @@ def _low_hits(
     guessed = task is None and config is not None and _supervised_text(config)
     judged = judge(facts, "sft" if guessed else None)
     if judged is None or lora is None or train is None or (task is not None and task.name in ADVISED_LOW):
+        return
+    if _writes_no_text(config):
         return
     value, bounds, _ = judged
     judged_value = value * _low_factor(facts)

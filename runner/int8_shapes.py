@@ -43,7 +43,9 @@ def _quantised(trace: StorageTrace, rows: torch.Tensor, threshold: float = 0.0) 
     return out, scales, _new(trace, rows, (OUTLIERS,), torch.int64)
 
 
-def _mixed(trace: StorageTrace, rows: torch.Tensor, small: torch.Tensor, matrix: torch.Tensor, *_: Any) -> tuple[Any, Any]:
+def _mixed(
+    trace: StorageTrace, rows: torch.Tensor, small: torch.Tensor, matrix: torch.Tensor, *_: Any
+) -> tuple[Any, Any]:
     """The 8-bit product, and on top of it that of the columns with outliers, which are kept in 16 bits."""
     kept = _new(trace, rows, (rows.shape[0], OUTLIERS), rows.dtype)
     columns = _new(trace, rows, (OUTLIERS, matrix.shape[0]), rows.dtype)

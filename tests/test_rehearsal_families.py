@@ -68,9 +68,8 @@ def test_llama_4_is_near_the_rehearsal_which_says_what_a_run_needs(setting) -> N
     assert not hasattr(modeling_outputs.MoeCausalLMOutputWithPast, "image_outputs")
 
 
-@pytest.mark.parametrize("setting", [PLAIN, PACKED], ids=["16 bits", "4 bits"])
-def test_deepseek_v4_is_rehearsed_beside_its_block_diagonal_matrix(setting) -> None:
-    facts = run("deepseek-ai/DeepSeek-V4-Flash", setting, train__max_length=512)
+def test_deepseek_v4_is_rehearsed_beside_its_block_diagonal_matrix() -> None:
+    facts = run("deepseek-ai/DeepSeek-V4-Flash", PACKED, train__max_length=256)
     assert abs(error(facts)) <= 2.5
     assert facts.lora is not None and facts.lora.exclude_modules == ("o_a_proj",)
 
@@ -106,7 +105,9 @@ def test_a_grouped_product_in_fp32_keeps_what_the_16_bit_kernel_keeps() -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [True, False], ids=["checkpoints", "no checkpoints"])
-@pytest.mark.parametrize("model", ["meta-llama/Llama-3.2-1B-Instruct", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen3-30B-A3B"])
+@pytest.mark.parametrize(
+    "model", ["meta-llama/Llama-3.2-1B-Instruct", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen3-30B-A3B"]
+)
 def test_an_8_bit_base(model, checkpointing) -> None:
     facts = run(model, train__activation_checkpointing=checkpointing, train__max_length=1024).changed({"quant": EIGHT})
     found, plain = rehearse(facts), rehearse(facts.changed({"quant": QuantFacts()}))
@@ -157,11 +158,13 @@ def test_a_falcon_mamba_in_4_bits_takes_the_way_of_quantised_models() -> None:
 
 
 def test_gemma_3n_in_4_bits_says_what_a_run_needs() -> None:
-    found = rehearse(run("google/gemma-3n-E2B", PACKED, train__max_length=256))
+    from lora_advise.runner.meta_repairs import repair_notes
+
+    facts = run("google/gemma-3n-E2B", PACKED, train__max_length=128)
+    found = rehearse(facts)
     assert any("llm_int8_skip_modules" in note and "prediction_coefs" in note for note in found.notes)
-    plain = rehearse(run("google/gemma-3n-E2B", train__max_length=256))
-    assert found.allocated < plain.allocated
-    assert not any("llm_int8_skip_modules" in note for note in plain.notes)
+    assert found.allocated < 2 * facts.model.total_params
+    assert repair_notes("Gemma3nForCausalLM", "gemma3n_text", quantised=False) == []
 
 
 @pytest.mark.parametrize(
