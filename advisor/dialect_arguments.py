@@ -173,6 +173,8 @@ def _recognise(config: Config) -> int:
     names = {word.rsplit("/", 1)[-1] for word in config.program}
     if keys & _FOREIGN or names & _COMMANDS:
         return 0
+    if config.shape == "mapping" and "epochs" in keys and "num_train_epochs" not in keys:
+        return 0
     lora = len(keys & _ADAPTER)
     if keys & _SURE and len(keys & _ARGUMENTS) >= 2:
         return 1

@@ -282,7 +282,8 @@ AXOLOTL = Dialect(
         Step(("task",), _task), Step(("train.loss_on",), _loss), Step(("stack.sharding",), _sharding),
     ),
     defaults={
-        **TRAINING_DEFAULTS, **PEFT_DEFAULTS, **BNB_DEFAULTS, "train.num_train_epochs": 1.0, "train.max_length": 512,
+        **{k: v for k, v in TRAINING_DEFAULTS.items() if k != "train.learning_rate"},
+        **PEFT_DEFAULTS, **BNB_DEFAULTS, "train.num_train_epochs": 1.0, "train.max_length": 512,
         "train.per_device_train_batch_size": 1, "train.per_device_eval_batch_size": 1, "train.lr_scheduler_type": "cosine",
         "stack.sharding": "none",
     },

@@ -103,7 +103,7 @@ METHOD_LENSES: tuple[Lens, ...] = (
 DATA_LENSES: tuple[Lens, ...] = (
     Lens("datasets", f"{TRAINER}.train_dataset"), Lens("test_datasets", f"{TRAINER}.eval_dataset"),
     Lens("eval_share", "train_test_split.test_size", "number"), Lens("formatting_func", f"{TRAINER}.formatting_func"),
-    Lens("data_collator", f"{TRAINER}.data_collator"), Lens("trainer_model", f"{TRAINER}.model"),
+    Lens("data_collator", f"{TRAINER}.data_collator"), Lens("trainer_model", f"{TRAINER}.model", "any", (f"{TRAINER}.0",)),
     Lens("trainer_args", f"{TRAINER}.args", "any", (f"{TRAINER}.1",)), Lens("peft_config", f"{TRAINER}.peft_config"),
     Lens("train.early_stopping_patience", "EarlyStoppingCallback.early_stopping_patience", "count"),
     Lens("chat_template", "get_chat_template.chat_template"),

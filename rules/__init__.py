@@ -14,7 +14,12 @@ from lora_advise.rules.data_quality import DATA_QUALITY_RULES
 from lora_advise.rules.dropout import DROPOUT_RULES
 from lora_advise.rules.evaluation import EVALUATION_RULES
 from lora_advise.rules.keys import KEY_RULES
+from lora_advise.rules.lengths import LENGTH_RULES
 from lora_advise.rules.memory_fit import MEMORY_RULES
+from lora_advise.rules.merging import MERGING_RULES
+from lora_advise.rules.number_formats import NUMBER_FORMAT_RULES
+from lora_advise.rules.parts_in_memory import PARTS_IN_MEMORY_RULES
+from lora_advise.rules.passes import PASS_RULES
 from lora_advise.rules.precision import PRECISION_RULES
 from lora_advise.rules.preference import PREFERENCE_RULES
 from lora_advise.rules.preference_low import PREFERENCE_LOW_RULES
@@ -28,10 +33,12 @@ from lora_advise.rules.saved_modules import SAVED_RULES
 from lora_advise.rules.scale import SCALE_RULES
 from lora_advise.rules.schedule import SCHEDULE_RULES
 from lora_advise.rules.serving import SERVING_RULES
+from lora_advise.rules.sharding import SHARDING_RULES
 from lora_advise.rules.suppression import SUPPRESSION_RULES
 from lora_advise.rules.target_share import TARGET_SHARE_RULES
 from lora_advise.rules.target_words import TARGET_WORD_RULES
 from lora_advise.rules.targets import TARGET_RULES
+from lora_advise.rules.templates import TEMPLATE_RULES
 from lora_advise.rules.values import VALUE_RULES
 from lora_advise.rules.variants import VARIANT_RULES
 from lora_advise.rules.variants_refused import VARIANT_REFUSED_RULES
@@ -66,6 +73,13 @@ _ALL: tuple[Rule, ...] = (
     *KEY_RULES,
     *VALUE_RULES,
     *CONFLICT_RULES,
+    *NUMBER_FORMAT_RULES,
+    *PARTS_IN_MEMORY_RULES,
+    *SHARDING_RULES,
+    *MERGING_RULES,
+    *TEMPLATE_RULES,
+    *LENGTH_RULES,
+    *PASS_RULES,
     *SAFETY_RULES,
     *SUPPRESSION_RULES,
 )

@@ -7,6 +7,7 @@ from math import ceil
 
 from lora_advise.facts import DataFacts, Facts, LoraFacts, TaskFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
+from lora_advise.reading import Reading
 from lora_advise.rule import rule
 
 
@@ -74,7 +75,9 @@ def batch_very_large(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts:
 
 
 @rule("too-few-steps", "MEM508", Severity.WARNING, Confidence.MEASURED, ("tinker-docs", "lwr-2025"))
-def too_few_steps(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+def too_few_steps(
+    task: TaskFacts, train: TrainFacts, facts: Facts, config: Reading | None = None
+) -> Iterator[Hit]:
     """The run has fewer than 50 optimizer steps although a smaller batch or another epoch would give more.
 
     Why: B starts at zero; below a hundred steps adapters are under-trained whatever the learning rate.
@@ -85,7 +88,8 @@ def too_few_steps(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[
         data: {examples: 400}
         train: {num_train_epochs: 3.0, gradient_accumulation_steps: 2, warmup_steps: 5}
     Evidence: published guidance of at least 100 steps; runs below it preferred a rate 1.5 times higher.
-    Known problems: when batch and epochs are at their limits there is nothing to change, and nothing is said.
+    Known problems: when batch and epochs are at their limits there is nothing to change, and nothing is said. Whoever
+        writes so few max_steps in a file mostly means a trial, so there it is a note.
     """
     steps, batch = facts.optimizer_steps, facts.effective_batch
     if (
@@ -100,6 +104,7 @@ def too_few_steps(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[
             f"max_steps ends the run after {steps} optimizer steps; an adapter needs 100 or more.",
             ("train.max_steps",),
             (Change("train.max_steps", 100),),
+            Severity.NOTE if config is not None else None,
         )
         return
     limit = {"pretraining": 2.0, "preference": 3.0}.get(task.family, 5.0)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lora_advise.facts import DataFacts, Facts, TaskFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
+from lora_advise.reading import Reading
 from lora_advise.rule import rule
 
 
@@ -26,12 +27,14 @@ def passes_without_evaluation(task: TaskFacts, train: TrainFacts, facts: Facts) 
         train: {eval_strategy: epoch}
     Evidence: held-out loss has its minimum near two passes, and most labelled logs of overfitting show it in evaluation
         alone.
-    Known problems: an evaluation outside the trainer is not visible here; of fewer than 5 examples none can be held out.
+    Known problems: an evaluation outside the trainer is not visible here; of fewer than 5 examples none can be held out. Up
+        to three passes, which most trainers make by default, are a note; a run that max_steps ends is not judged by epochs.
     """
     if (
         task.family not in ("sft", "classification", "pretraining")
         or train.eval_strategy != "no"
         or train.num_train_epochs < 2
+        or train.max_steps
         or (facts.data is not None and facts.data.examples < 5)
     ):
         return
@@ -41,6 +44,7 @@ def passes_without_evaluation(task: TaskFacts, train: TrainFacts, facts: Facts) 
         f"evaluate every {every} steps.",
         ("train.num_train_epochs", "train.eval_strategy"),
         (Change("train.eval_strategy", "steps"), Change("train.eval_steps", every), Change("train.eval_share", 0.05)),
+        Severity.NOTE if train.num_train_epochs <= 3 and facts.data is None else None,
     )
 
 
@@ -133,7 +137,7 @@ def early_stopping_blind(train: TrainFacts) -> Iterator[Hit]:
 
 
 @rule("interval-beyond-run", "SCH715", Severity.WARNING, Confidence.FACT, ("arithmetic",))
-def interval_beyond_run(train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+def interval_beyond_run(train: TrainFacts, facts: Facts, config: Reading | None = None) -> Iterator[Hit]:
     """Evaluation or saving comes less than once in the run.
 
     Why: an interval longer than the run means that it never happens.
@@ -142,7 +146,8 @@ def interval_beyond_run(train: TrainFacts, facts: Facts) -> Iterator[Hit]:
     Instead:
         train: {save_strategy: steps, save_steps: 100, load_best_model_at_end: false}
     Evidence: arithmetic on steps.
-    Known problems: trainers save once more at the end.
+    Known problems: trainers save once more at the end; an interval that a file leaves to the trainer's default is not
+        reported.
     """
     steps = facts.optimizer_steps
     if steps is None:
@@ -151,6 +156,8 @@ def interval_beyond_run(train: TrainFacts, facts: Facts) -> Iterator[Hit]:
         ("eval_steps", train.eval_strategy, train.eval_steps),
         ("save_steps", train.save_strategy, train.save_steps),
     ):
+        if config is not None and f"train.{what}" in config.inherited:
+            continue
         if strategy == "steps" and every and every > steps:
             better = max(1, steps // 8)
             yield Hit(

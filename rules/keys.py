@@ -141,7 +141,7 @@ def key_unknown(config: Reading) -> Iterator[Hit]:
             lora_target_linear: true
             learning_rate: 0.0002
             micro_batch_size: 16
-            cutoff_len: 1024
+            cutoff_len: 512
     Instead:
         axolotl: |
             base_model: meta-llama/Llama-3.1-8B
@@ -151,7 +151,7 @@ def key_unknown(config: Reading) -> Iterator[Hit]:
             lora_target_linear: true
             learning_rate: 0.0002
             micro_batch_size: 16
-            sequence_len: 1024
+            sequence_len: 512
     Evidence: the keys are those that the trainer's own code declares, at the version that docs/dialects.md names.
     Known problems: keys of plugins, forks and newer versions are not known, so it is a note, a warning where another trainer
         has the key and this one is not given its own word for it, and an error only where the trainer refuses what it does

@@ -74,10 +74,10 @@ def high_rate_without_warmup(lora: LoraFacts, train: TrainFacts, facts: Facts) -
     Instead:
         train: {learning_rate: 0.0007, warmup_steps: 50}
     Evidence: loss spikes at lr * sqrt(alpha_eff) above 4e-3, and warmup of 10 % in that study.
-    Known problems: the bound 3e-3 is interpolated.
+    Known problems: the bound 3e-3 is interpolated. Where the rate itself diverges, a warmup does not save it.
     """
     value, steps = run_e2(lora, train), facts.optimizer_steps
-    if train.warmup_steps == 0 and value is not None and 3e-3 < value <= 6e-3 and (steps is None or steps >= 10):
+    if train.warmup_steps == 0 and value is not None and value > 3e-3 and (steps is None or steps >= 10):
         warmup = min(100, max(5, round(0.05 * (steps or 1000))))
         yield Hit(
             f"A learning rate of {format_lr(train.learning_rate)} (lr * sqrt(alpha_eff) = {format_lr(value)}) starts "

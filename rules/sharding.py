@@ -62,7 +62,7 @@ def quantized_base_under_sharding(quant: QuantFacts, stack: StackFacts, facts: F
         )  # fmt: skip
     elif quant.load_in_4bit and stack.sharding == "zero3" and config is not None and not _sound(config):
         yield Hit(
-            "A base in 4 bits under ZeRO-3 needs transformers 4.45 and bitsandbytes 0.43 or later, with weights stored in the training "
+            "A base in 4 bits under ZeRO-3 needs transformers 4.45 and bitsandbytes 0.43.3 or later, with weights stored in the training "
             "type; older ones stop while loading. ZeRO-2 works with all.",
             fields, severity=Severity.WARNING,
         )  # fmt: skip

@@ -99,7 +99,7 @@ def _parts(value: str) -> tuple[str, ...]:
 def adapter_wrapped_twice(config: Reading) -> Iterator[Hit]:
     """A model that get_peft_model has wrapped goes to a trainer that is given a peft_config as well.
 
-    Why: the trainer would put a second adapter around the first. TRL raises; older versions trained one and saved the other.
+    Why: the trainer would put a second adapter around the first. TRL raises.
     Example:
         trl: |
             from peft import LoraConfig, get_peft_model
@@ -123,7 +123,7 @@ def adapter_wrapped_twice(config: Reading) -> Iterator[Hit]:
             args = SFTConfig(output_dir="out", learning_rate=2e-4, num_train_epochs=1, max_steps=600)
             trainer = SFTTrainer(model=model, args=args, train_dataset=rows)
     Evidence: trl 1.16, the check of SFTTrainer for a PeftModel beside a peft_config.
-    Known problems: only where both calls name the same variable. Unsloth takes the pair.
+    Known problems: only where both calls name the same variable.
     """
     if config.config.shape != "calls" or config.dialect.name.startswith("unsloth"):
         return

@@ -92,3 +92,10 @@ def test_a_real_trainer_wins():
     assert names()[-1] == "other", "it is asked last, and the earlier wins a draw"
     config = read_document("x.yaml", text=NESTED).configs[0]
     assert dialect("other").recognise(config) == 1
+
+
+def test_epochs_and_a_batch_are_no_training_arguments():
+    text = "base_model: Qwen/Qwen3-4B\nepochs: 30\nbatch_size: 2\ngradient_accumulation_steps: 4\nlearning_rate: 2.0e-4\nlora_rank: 16\nlora_alpha: 32\nload_in_4bit: true\n"
+    found = reading(text)
+    assert (found.dialect.name, found.facts.train.num_train_epochs) == ("other", 30.0)
+    assert "per_device_train_batch_size" in unknown_fields(found.facts.train), "of one device, or of all of them?"

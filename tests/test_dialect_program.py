@@ -97,7 +97,12 @@ trainer = Trainer(model=model, train_dataset=data, args=TrainingArguments("out",
     found = reading(text)
     assert found.dialect.name == "hf" and found.facts.quant.load_in_8bit
     train = found.facts.train
-    assert (train.per_device_train_batch_size, train.weight_decay, train.logging_steps, train.dtype) == (8, 0.0, 500, "float16")
+    assert (train.per_device_train_batch_size, train.weight_decay, train.logging_steps, train.dtype) == (
+        8,
+        0.0,
+        500,
+        "float16",
+    )
     assert train.activation_checkpointing
     assert found.inherited["train.activation_checkpointing"] == "prepare_model_for_kbit_training"
     assert found.facts.lora.target_modules == ("q_proj", "v_proj")
@@ -127,7 +132,10 @@ def test_nothing_is_inherited_where_keywords_are_spread():
 
 
 def test_arguments_that_are_made_elsewhere_leave_the_training_unknown():
-    found = reading(QLORA.replace("args=args", "args=parse()").replace("args = SFTConfig", "other = TrainingArguments") + "x = SFTConfig(seed=1)")
+    found = reading(
+        QLORA.replace("args=args", "args=parse()").replace("args = SFTConfig", "other = TrainingArguments")
+        + "x = SFTConfig(seed=1)"
+    )
     unknown(found.facts.train, "learning_rate")
     unknown(found.facts.train, "weight_decay")
 
@@ -180,7 +188,9 @@ def test_keywords_that_a_class_does_not_have_are_found_with_what_was_meant():
 
 
 def test_a_key_of_another_class_is_a_stranger():
-    assert [e.path for e in reading(QLORA.replace("max_length=2048", "num_generations=4")).strangers] == [("num_generations",)]
+    assert [e.path for e in reading(QLORA.replace("max_length=2048", "num_generations=4")).strangers] == [
+        ("num_generations",)
+    ]
     assert reading(QLORA).strangers == ()
 
 
@@ -212,7 +222,7 @@ def test_numbers_are_read_wherever_the_call_stands(lr, r, alpha, batch, inline, 
     text = f"{head}t = SFTTrainer('Qwen/Qwen3-0.6B', args={call if inline else 'args'}, peft_config=LoraConfig(r={r}, lora_alpha={alpha}))"
     facts = reading(text).facts
     assert (facts.train.learning_rate, facts.train.per_device_train_batch_size) == (lr, batch)
-    assert (facts.lora.r, facts.lora.lora_alpha) == (r, alpha)
+    assert (facts.lora.r, facts.lora.lora_alpha, facts.model.name) == (r, alpha, "Qwen/Qwen3-0.6B")
 
 
 @pytest.mark.parametrize("folder", FORMATS)

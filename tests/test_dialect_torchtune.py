@@ -13,7 +13,7 @@ from lora_advise.lint_files import Wanted, lint_document, readings_of
 from lora_advise.unknown import unknown_fields
 
 CONFIG = """\
-output_dir: /tmp/out
+output_dir: out
 model:
   _component_: torchtune.models.llama3_1.lora_llama3_1_8b
   lora_attn_modules: ['q_proj', 'v_proj', 'output_proj']
@@ -25,7 +25,7 @@ tokenizer:
   max_seq_len: null
 checkpointer:
   _component_: torchtune.training.FullModelHFCheckpointer
-  checkpoint_dir: /tmp/Meta-Llama-3.1-8B-Instruct/
+  checkpoint_dir: models/Meta-Llama-3.1-8B-Instruct/
   output_dir: ${output_dir}
 dataset:
   _component_: torchtune.datasets.alpaca_cleaned_dataset
@@ -92,7 +92,7 @@ def test_a_builder_says_that_the_base_is_quantised():
     ],
 )  # fmt: skip
 def test_the_builder_says_the_architecture(builder, model_type):
-    found = facts(("llama3_1.lora_llama3_1_8b", builder), ("/tmp/Meta-Llama-3.1-8B-Instruct/", "/tmp/mine"))
+    found = facts(("llama3_1.lora_llama3_1_8b", builder), ("models/Meta-Llama-3.1-8B-Instruct/", "models/mine"))
     assert found.model.model_type == model_type
     assert found.model.variant is None, "a folder of one's own may hold either"
 
@@ -146,7 +146,9 @@ def test_a_keyword_that_the_builder_does_not_take():
     report = lint_document(read_document("x.yaml", text=CONFIG.replace("lora_alpha", "lora_alhpa")), Wanted())
     (said,) = [i.finding.message for i in report.findings if i.finding.rule == "key-misspelt"]
     assert "lora_alpha" in said and "stops at it" in said
-    top = lint_document(read_document("x.yaml", text=CONFIG.replace("clip_grad_norm", "clip_grad_nrom")), Wanted())
+    top = lint_document(
+        read_document("x.yaml", text=CONFIG.replace("clip_grad_norm: null", "clip_grad_nrom: 1.0")), Wanted()
+    )
     (said,) = [i.finding.message for i in top.findings if i.finding.rule == "key-misspelt"]
     assert "clip_grad_norm" in said and "without a word" in said
 
@@ -166,7 +168,7 @@ def test_a_command_knows_only_what_it_replaces():
 @pytest.mark.parametrize(
     "text",
     [
-        "tune download meta-llama/Llama-3.1-8B --output-dir /tmp/x", "tune run generate --config generation prompt=hello",
+        "tune download meta-llama/Llama-3.1-8B --output-dir models", "tune run generate --config generation prompt=hello",
         "tune run eleuther_eval --config eval tasks=[truthfulqa]",
     ],
 )  # fmt: skip
