@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from lora_advise.catalogue_lookup import find_model
@@ -248,11 +249,15 @@ def _component(entry: Entry) -> Entry:
     return entry._replace(path=(*entry.path, "_component_")) if named and len(entry.path) == 1 else entry
 
 
+_SIZED = re.compile(r"^torchtune\.models\.\w+\.\w*\d+b\w*$")
+"""Builders of a model of one size; one without a size takes its dimensions too."""
+
+
 def _closed(config: Config) -> dict[str, frozenset[str]]:
     """The parameters of torchtune's own builders; a component of somebody else's takes what it takes."""
     found = {}
     model, schedule = config.get("model", "_component_"), config.get("lr_scheduler", "_component_")
-    if model is not None and str(model.value).startswith("torchtune.models.") and "vision" not in str(model.value):
+    if model is not None and _SIZED.search(str(model.value)) and "vision" not in str(model.value):
         found["model"] = _MODEL_KEYS | {"_component_"}
     if schedule is not None and str(schedule.value).endswith(".get_cosine_schedule_with_warmup"):
         found["lr_scheduler"] = _SCHEDULER_KEYS

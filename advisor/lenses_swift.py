@@ -182,7 +182,13 @@ def put_saved(sheet: Sheet) -> None:
     names = listed(sheet.value("modules_to_save"))
     if {"all-embedding", "all-norm"} & set(names):
         raise UnknownFact("lora.modules_to_save")
+    if sheet.dialect.name == "megatron-swift":
+        names = tuple(_OF_MEGATRON.get(name, name) for name in names)
     sheet.put("lora.modules_to_save", names, "modules_to_save")
+
+
+_OF_MEGATRON = {"word_embeddings": "embed_tokens", "output_layer": "lm_head"}
+"""Modules as Megatron's own classes call them."""
 
 
 def put_precision(sheet: Sheet) -> None:

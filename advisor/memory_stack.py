@@ -119,7 +119,7 @@ def stack_of(facts: Facts, framework: str | None = None) -> Stack:
     return versioned(_loop(stack, facts, framework), facts, framework)
 
 
-FP32_LOGITS = ("mamba", "mamba2", "falcon_mamba", "nemotron_h", "mllama")
+FP32_LOGITS = ("mamba", "mamba2", "falcon_mamba", "nemotron_h")
 """Model types whose class returns its logits in fp32 (``.float()`` behind the head, transformers 5.24)."""
 
 

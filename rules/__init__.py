@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lora_advise.rule import Rule
 from lora_advise.rules.batch import BATCH_RULES
 from lora_advise.rules.conflicts import CONFLICT_RULES
+from lora_advise.rules.contradictions import CONTRADICTION_RULES
 from lora_advise.rules.data import DATA_RULES
 from lora_advise.rules.data_quality import DATA_QUALITY_RULES
 from lora_advise.rules.dropout import DROPOUT_RULES
@@ -27,6 +28,7 @@ from lora_advise.rules.quantization import QUANTIZATION_RULES
 from lora_advise.rules.rank import RANK_RULES
 from lora_advise.rules.rate import RATE_RULES
 from lora_advise.rules.rate_low import RATE_LOW_RULES
+from lora_advise.rules.refused_options import REFUSED_OPTION_RULES
 from lora_advise.rules.refused_targets import REFUSED_TARGET_RULES
 from lora_advise.rules.safety import SAFETY_RULES
 from lora_advise.rules.saved_modules import SAVED_RULES
@@ -42,6 +44,7 @@ from lora_advise.rules.templates import TEMPLATE_RULES
 from lora_advise.rules.values import VALUE_RULES
 from lora_advise.rules.variants import VARIANT_RULES
 from lora_advise.rules.variants_refused import VARIANT_REFUSED_RULES
+from lora_advise.rules.without_switch import WITHOUT_SWITCH_RULES
 
 if TYPE_CHECKING:
     from lora_advise.rules.run_rules import RUN_RULES as RUN_RULES
@@ -73,6 +76,9 @@ _ALL: tuple[Rule, ...] = (
     *KEY_RULES,
     *VALUE_RULES,
     *CONFLICT_RULES,
+    *CONTRADICTION_RULES,
+    *WITHOUT_SWITCH_RULES,
+    *REFUSED_OPTION_RULES,
     *NUMBER_FORMAT_RULES,
     *PARTS_IN_MEMORY_RULES,
     *SHARDING_RULES,

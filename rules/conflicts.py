@@ -144,7 +144,7 @@ PAIRS: dict[str, tuple[Pair, ...]] = {
     ),
     "ms-swift": (
         Pair("eval_dataset", "eval_share", "the share is dropped beside a validation set", Severity.WARNING),
-        Pair("warmup_steps", "warmup_ratio", "the steps count and the ratio is dropped", Severity.WARNING),
+        Pair("warmup_steps", "warmup_ratio", "ms-swift refuses both"),
     ),
     "trl": (Pair("warmup_steps", "warmup_ratio", "the steps count and the ratio is dropped", Severity.WARNING),),
     "hf": (Pair("warmup_steps", "warmup_ratio", "the steps count and the ratio is dropped", Severity.WARNING),),

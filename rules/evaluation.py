@@ -146,8 +146,8 @@ def interval_beyond_run(train: TrainFacts, facts: Facts, config: Reading | None 
     Instead:
         train: {save_strategy: steps, save_steps: 100, load_best_model_at_end: false}
     Evidence: arithmetic on steps.
-    Known problems: trainers save once more at the end; an interval that a file leaves to the trainer's default is not
-        reported.
+    Known problems: trainers save once more at the end, so in a file that is a note; an interval that a file leaves to the
+        trainer's default is not reported.
     """
     steps = facts.optimizer_steps
     if steps is None:
@@ -164,6 +164,7 @@ def interval_beyond_run(train: TrainFacts, facts: Facts, config: Reading | None 
                 f"{what} is {every:,} in a run of {steps:,} steps, so it never comes: set it to {better}.",
                 (f"train.{what}",),
                 (Change(f"train.{what}", better),),
+                Severity.NOTE if config is not None and what == "save_steps" else None,
             )
 
 

@@ -61,9 +61,9 @@ def _consequence(entry: Entry, config: Reading) -> str:
 
 
 def _certain(entry: Entry, config: Reading) -> bool:
-    """Whether the trainer surely stops there: a program's keywords hang on its library's version."""
-    if config.config.shape != "calls" or not _refused(entry, config):
-        return _refused(entry, config)
+    """Whether the trainer surely stops there: its keys hang on its version, which must be the one whose keys are known."""
+    if not _refused(entry, config):
+        return False
     library, _, newest = config.dialect.newest.partition(" ")
     version = config.versions.get(library)
     return version is not None and _numbers(version)[:2] == _numbers(newest)[:2]
@@ -232,7 +232,7 @@ def key_renamed(config: Reading) -> Iterator[Hit]:
             lora_target_linear: true
             learning_rate: 0.0002
             micro_batch_size: 16
-            noisy_embedding_alpha: 5
+            evaluation_strategy: "no"
     Instead:
         axolotl: |
             base_model: meta-llama/Llama-3.1-8B
@@ -244,15 +244,19 @@ def key_renamed(config: Reading) -> Iterator[Hit]:
             micro_batch_size: 16
     Evidence: the versions are those whose source has the new name; docs/dialects.md lists them.
     Known problems: a file for an older version is right with the old name: say which, with --framework or in a requirements
-        file beside it. A note where the old name still works.
+        file beside it. Where no version is known it is a note, and a name that still works is not reported.
     """
     for entry, number in config.outdated:
         change = config.dialect.renamed[number]
         if _older(config.versions.get(change.library), change.since):
             continue
         severity = {"error": Severity.ERROR, "ignored": Severity.WARNING, "deprecated": Severity.NOTE}[change.effect]
-        if change.effect == "error" and config.versions.get(change.library) is None:
-            severity = Severity.WARNING
+        known = config.versions.get(change.library) is not None
+        if not known:
+            # Nobody says which version runs it, and with an older one the old name is right.
+            severity = Severity.NOTE
+        if not known and change.effect == "deprecated":
+            continue
         does = {"error": "refuses it", "ignored": "drops it", "deprecated": "still takes it"}[change.effect]
         now = f"it is {change.new} now" if change.new else "nothing takes its place"
         note = f" {change.note}" if change.note else ""
@@ -262,7 +266,7 @@ def key_renamed(config: Reading) -> Iterator[Hit]:
             now = f"{change.new} is given too, as {shown(there)}, and counts"
             rewrites = (Rewrite(entry, f"remove {change.old}", drop=True, safe=there.value == entry.value),)
         elif change.new is not None:
-            rewrites = (Rewrite(entry, f"rename {change.old} to {change.new}", key=change.new, safe=not change.note),)
+            rewrites = (Rewrite(entry, f"rename {change.old} to {change.new}", key=change.new, safe=known and not change.note),)
         yield Hit(
             f"{change.library} {change.since} and later {does}: {change.old}; {now}.{note}",
             (place(entry),), severity=severity, rewrites=rewrites,

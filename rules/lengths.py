@@ -59,13 +59,18 @@ def lengths_disagree(config: Reading, facts: Facts) -> Iterator[Hit]:
         f"{what} {value:,}, but the model is loaded for {loader:,} tokens ({whose}), and the smaller counts: give from_pretrained "
         f"max_seq_length={value}.",
         (f"config.{name}", "config.loader_max_length"),
-        severity=Severity.NOTE if other or not called_for_text(config) else None,
+        severity=Severity.NOTE if other or not _is_text(config) else None,
     )
 
 
-def called_for_text(config: Reading) -> bool:
-    """Whether the program loads a language model: vision and audio models have loaders of their own."""
-    return not any("Vision" in str(e.path[0]) or "Whisper" in str(e.path[0]) for e in config.config.entries if len(e.path) == 1)
+def _is_text(config: Reading) -> bool:
+    """Whether the program trains on text: images and sounds have loaders of their own, or a collator in the data's place."""
+    for entry in config.config.entries:
+        if len(entry.path) == 1 and ("Vision" in str(entry.path[0]) or "Whisper" in str(entry.path[0])):
+            return False
+        if entry.path[-1] == "skip_prepare_dataset" and entry.value is True:
+            return False
+    return True
 
 
 @rule("packing-incompatible", "DAT615", Severity.ERROR, Confidence.FACT, ("trainer-code", "axolotl-schema", "trl-code"))
@@ -153,13 +158,13 @@ def _trl(config: Reading, facts: Facts) -> Found:
         return
     entry = config.written.get("max_length")
     if entry is not None and entry.value is None:
-        yield "packing needs a length to fill, and max_length is None: set max_length.", ("config.max_length", "train.packing")
+        yield "packing needs a length to fill, and max_length is null: set max_length.", ("config.max_length", "train.packing")
 
 
 def _swift(config: Reading, facts: Facts) -> Found:
     named = [name for name in ("packing", "padding_free") if is_on(config, name)]
     attention = str(config.value("attn_implementation", "sdpa")).lower()
-    if not named or "flash" in attention or _raw(config, "streaming") and attention == "none":
+    if not named or "flash" in attention or (_raw(config, "streaming") and attention == "none"):
         return
     if any(entry.path[-1] in ("attention_backend", "sequence_parallel_size") for entry in config.config.entries):
         return

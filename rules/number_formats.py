@@ -53,6 +53,8 @@ def precision_unset(config: Reading, train: TrainFacts, facts: Facts) -> Iterato
         return
     if any(config.has(key) or config.config.get(key) is not None for key in SIXTEEN) or config.config.get("use_cpu"):
         return
+    if config.has("tokenized_path") and not config.has("train.learning_rate"):
+        return
     if name == "trl" and (config.has("dtype") or config.config.program or "trl" in config.versions):
         return
     named = [field for field in ("bits", "load_in_4bit", "load_in_8bit") if config.has(field)]
@@ -79,10 +81,10 @@ def bf16_adapter_weights(config: Reading, lora: LoraFacts, train: TrainFacts) ->
     Example:
         llamafactory: |
             model_name_or_path: Qwen/Qwen2.5-7B-Instruct
-            stage: pt
+            stage: dpo
             finetuning_type: lora
-            lora_alpha: 2048
             dataset: mine
+            template: qwen
             cutoff_len: 1024
             num_train_epochs: 1.0
             learning_rate: 2.0e-5
@@ -90,10 +92,10 @@ def bf16_adapter_weights(config: Reading, lora: LoraFacts, train: TrainFacts) ->
     Instead:
         llamafactory: |
             model_name_or_path: Qwen/Qwen2.5-7B-Instruct
-            stage: pt
+            stage: dpo
             finetuning_type: lora
-            lora_alpha: 2048
             dataset: mine
+            template: qwen
             cutoff_len: 1024
             num_train_epochs: 1.0
             learning_rate: 2.0e-5
@@ -203,7 +205,7 @@ def precision_flag_against_weights(config: Reading, train: TrainFacts) -> Iterat
     Evidence: the check in Unsloth's trainer; elsewhere it runs and is slower.
     Known problems: only where both are written.
     """
-    weights, flag = config.value("dtype"), "bf16" if is_on(config, "bf16") else "fp16" if is_on(config, "fp16") else None
+    weights, flag = str(config.value("dtype")).rpartition(".")[2], "bf16" if is_on(config, "bf16") else "fp16" if is_on(config, "fp16") else None
     wanted = {"bf16": "bfloat16", "fp16": "float16"}.get(flag or "")
     if flag is None or weights not in ("bfloat16", "float16") or weights == wanted:
         return
@@ -246,10 +248,13 @@ def quantized_by_name(config: Reading, lora: LoraFacts, quant: QuantFacts) -> It
             learning_rate: 3.0e-4
             bf16: true
     Evidence: the makers' naming: -GPTQ, -AWQ, -Int4, -FP8, -bnb-4bit.
-    Known problems: a folder that is only called so; a base in 4 bits on purpose, as examples for GPTQ and AWQ have.
+    Known problems: a folder that is only called so; a base in 4 bits on purpose, as examples for GPTQ and AWQ have. Unsloth
+        takes the 16-bit model itself where load_in_4bit is false.
     """
     name = str(config.value("model", ""))
     kind = stored_as(name)
+    if config.dialect.name.startswith("unsloth"):
+        return
     if kind is None or quant.load_in_4bit or quant.load_in_8bit or config.config.get("peft_type") is not None:
         return
     if any("quant" in str(entry.path[-1]).lower() or "gptq" in str(entry.path[-1]).lower() for entry in config.config.entries):

@@ -25,11 +25,11 @@ def epochs_many_on_little_data(
     Why: a small set is known after a few passes. What follows makes the model repeat it, and forget what it could do.
     Example:
         data: {examples: 400}
-        train: {num_train_epochs: 15.0, eval_strategy: "no", load_best_model_at_end: false}
+        train: {num_train_epochs: 15.0, load_best_model_at_end: false, warmup_steps: 5}
         hardware: null
     Instead:
         data: {examples: 400}
-        train: {num_train_epochs: 4.0}
+        train: {num_train_epochs: 4.0, load_best_model_at_end: false, warmup_steps: 5}
         hardware: null
     Evidence: held-out loss bottoms near two passes; of labelled logs of overfitting most have many passes over few examples.
     Known problems: a set that is to be known by heart, such as a name, takes 10 to 15, so without data the bound is 20. With
@@ -78,10 +78,10 @@ def max_steps_hide_passes(train: TrainFacts, data: DataFacts, facts: Facts) -> I
     Why: max_steps decides, whatever the epochs are. Copied from a larger data set it repeats a small one again and again.
     Example:
         data: {examples: 1000}
-        train: {max_steps: 1000}
+        train: {max_steps: 1000, load_best_model_at_end: false}
     Instead:
         data: {examples: 1000}
-        train: {max_steps: 120, warmup_steps: 5}
+        train: {max_steps: 120, warmup_steps: 5, load_best_model_at_end: false}
     Evidence: arithmetic: steps * effective batch / rows; held-out loss bottoms near two passes, and beyond four repeats of
         pretraining text hardly count.
     Known problems: packed rows hold several examples, so where nobody says whether rows are packed, examples are counted.
@@ -140,7 +140,7 @@ def warmup_unit_mistaken(config: Reading) -> Iterator[Hit]:
     Evidence: transformers 5 reads warmup_steps below 1 as a share of the run; 4 takes a whole number; ms-swift and Unsloth
         refuse a ratio of 1 or more.
     Known problems: with transformers 5, which has no warmup_ratio any more, the share is right: in TRL, which needs it, and
-        with a stated version from 5 on nothing is said.
+        with a stated version from 5 on nothing is said; in Axolotl, which ships such a file, it is a note.
     """
     steps, ratio = config.value("warmup_steps"), config.value("warmup_ratio")
     if isinstance(steps, (int, float)) and not isinstance(steps, bool) and 0 < steps < 1 and not _counts_shares(config):
@@ -150,6 +150,7 @@ def warmup_unit_mistaken(config: Reading) -> Iterator[Hit]:
             f"warmup_steps is {steps:g}: transformers 5 takes that for a share of the run, 4 for no warmup, or it stops. Write "
             f"warmup_ratio {steps:g}, or a number of steps.",
             ("config.warmup_steps",),
+            severity=Severity.NOTE if config.dialect.name == "axolotl" else None,
             rewrites=(Rewrite(entry, "rename warmup_steps to warmup_ratio", key="warmup_ratio"),) if known and entry.key else (),
         )
     if isinstance(ratio, (int, float)) and not isinstance(ratio, bool) and ratio >= 1:

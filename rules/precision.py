@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lora_advise.facts import Facts, HardwareFacts, LoraFacts, ModelFacts, QuantFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
+from lora_advise.reading import Reading
 from lora_advise.rule import rule
 
 SVD_INITS = ("pissa", "olora", "corda")
@@ -109,7 +110,7 @@ def two_quantizations(quant: QuantFacts) -> Iterator[Hit]:
 
 
 @rule("quantized-without-adapter", "QNT405", Severity.ERROR, Confidence.FACT, ("transformers-code",))
-def quantized_without_adapter(quant: QuantFacts, facts: Facts) -> Iterator[Hit]:
+def quantized_without_adapter(quant: QuantFacts, facts: Facts, config: Reading | None = None) -> Iterator[Hit]:
     """A quantized model is to be trained without an adapter.
 
     Why: quantized weights have no gradient; transformers refuses to train them.
@@ -123,8 +124,10 @@ def quantized_without_adapter(quant: QuantFacts, facts: Facts) -> Iterator[Hit]:
         train: {learning_rate: 0.00002}
         hardware: null
     Evidence: the Trainer's check of purely quantized models.
-    Known problems: none.
+    Known problems: adapters of other kinds (OFT, IA3) count as adapters where the file names one.
     """
+    if config is not None and str(config.value("adapter", "")).lower() not in ("", "full", "none", "false", "freeze"):
+        return
     if facts.train is not None and facts.lora is None and (quant.load_in_4bit or quant.load_in_8bit):
         yield Hit(
             "The base is quantized and there is no adapter to train: add LoRA, or load the base in 16 bits for full "

@@ -203,6 +203,7 @@ def group_splits_batch(
         f"{accumulation}.",
         ("train.num_generations", "train.gradient_accumulation_steps"),
         (Change("train.gradient_accumulation_steps", accumulation),),
+        None if facts.hardware is not None else Severity.WARNING,  # how many processes run it is not known
     )
 
 

@@ -105,7 +105,7 @@ def option_refused_by_trainer(config: Reading) -> Iterator[Hit]:
         word makes another run than the file says.
     Example:
         llamafactory: |
-            model_name_or_path: meta-llama/Llama-3.1-8B
+            model_name_or_path: meta-llama/Llama-3.1-8B-Instruct
             stage: sft
             do_train: true
             finetuning_type: lora
@@ -125,7 +125,7 @@ def option_refused_by_trainer(config: Reading) -> Iterator[Hit]:
             max_samples: 10000
     Instead:
         llamafactory: |
-            model_name_or_path: meta-llama/Llama-3.1-8B
+            model_name_or_path: meta-llama/Llama-3.1-8B-Instruct
             stage: sft
             do_train: true
             finetuning_type: lora

@@ -41,7 +41,7 @@ def quantized_base_under_sharding(quant: QuantFacts, stack: StackFacts, facts: F
         stack: {sharding: zero2}
         hardware: null
     Evidence: LLaMA-Factory refuses ZeRO-3 and FSDP with anything but 4 bits of bitsandbytes, transformers stops while loading.
-    Known problems: GPTQ under FSDP is shipped as working by PEFT, so it is a warning. In 4 bits it works from transformers 4.45
+    Known problems: GPTQ under FSDP is shipped as working by PEFT, so it is a warning, and Axolotl ships 8 bits under FSDP2. In 4 bits it works from transformers 4.45
         with bitsandbytes 0.43.3 on if the weights are stored in the training type; the version unknown, ZeRO-3 is a warning.
     """
     if stack.sharding not in SHARDED or facts.train is None:
@@ -50,7 +50,7 @@ def quantized_base_under_sharding(quant: QuantFacts, stack: StackFacts, facts: F
     name = str(config.value("model", "")) if config is not None else facts.model.name if facts.model else ""
     kind = stored_as(name)
     fields = ("stack.sharding", "quant.load_in_8bit", "quant.load_in_4bit", *(("config.model",) if kind else ()))
-    if quant.load_in_8bit:
+    if quant.load_in_8bit and not (stack.sharding == "fsdp" and config is not None and second_fsdp(config)):
         yield Hit(
             f"{how} cannot shard weights in 8 bits: take ZeRO-2 or plain data parallelism, or load the base in 4 or 16 bits.", fields,
         )  # fmt: skip
@@ -85,16 +85,18 @@ def input_gradients_missing(config: Reading, lora: LoraFacts) -> Iterator[Hit]:
             from peft import LoraConfig, get_peft_model
             from transformers import AutoModelForCausalLM, TrainingArguments
             model = AutoModelForCausalLM.from_pretrained("mine")
+            model.gradient_checkpointing_enable()
             model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, task_type="CAUSAL_LM"))
-            args = TrainingArguments(output_dir="out", learning_rate=3e-4, gradient_checkpointing=True, bf16=True)
+            args = TrainingArguments(output_dir="out", learning_rate=3e-4, bf16=True)
     Instead:
         hf: |
             from peft import LoraConfig, get_peft_model
             from transformers import AutoModelForCausalLM, TrainingArguments
             model = AutoModelForCausalLM.from_pretrained("mine")
+            model.gradient_checkpointing_enable()
             model.enable_input_require_grads()
             model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, task_type="CAUSAL_LM"))
-            args = TrainingArguments(output_dir="out", learning_rate=3e-4, gradient_checkpointing=True, bf16=True)
+            args = TrainingArguments(output_dir="out", learning_rate=3e-4, bf16=True)
     Evidence: "element 0 of tensors does not require grad" in reports of PEFT and of trainers; transformers 5 lets gradients in
         by itself and checkpoints without reentrance.
     Known problems: with transformers 5 it is over: a stated version from 5 on silences it. TRL, Axolotl, LLaMA-Factory,
@@ -284,7 +286,7 @@ def optimizer_refused_by_sharding(config: Reading, train: TrainFacts, stack: Sta
     """
     if config.dialect.name != "axolotl" or stack.sharding not in (*SHARDED, "zero2"):
         return
-    second = config.value("fsdp_version") == 2 or getattr(config.config.get("fsdp_config", "fsdp_version"), "value", None) == 2
+    second = second_fsdp(config)
     if stack.sharding == "fsdp" and second and train.optim in ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit"):
         yield Hit(
             f"{train.optim} of bitsandbytes does not work on the tensors of FSDP2: use adamw_torch_8bit, or adamw_torch_fused.",
@@ -295,6 +297,11 @@ def optimizer_refused_by_sharding(config: Reading, train: TrainFacts, stack: Sta
             "muon needs whole matrices, which DeepSpeed and FSDP1 cut: use FSDP2, or adamw_torch_fused.",
             ("train.optim", "stack.sharding"),
         )
+
+
+def second_fsdp(config: Reading) -> bool:
+    """Whether the file asks for FSDP2."""
+    return any(entry.path[-1] == "fsdp_version" and str(entry.value) == "2" for entry in config.config.entries)
 
 
 SHARDING_RULES = (

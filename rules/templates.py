@@ -13,15 +13,26 @@ from lora_advise.published import GENERIC, LIKELY_TURNS, format_of, is_chat, lac
 from lora_advise.reading import Reading
 from lora_advise.rule import rule
 from lora_advise.rules.rate import EMBEDDING_NAMES
+from lora_advise.unknown import UnknownFact
 
 CHATML = ("<|im_start|>", "<|im_end|>")
 
 
-def trains_tokens(lora: LoraFacts) -> bool:
-    """Whether embeddings, head or rows of them are trained beside the adapter. Raises UnknownFact where nobody knows."""
-    targets = lora.target_modules if isinstance(lora.target_modules, tuple) else ()
-    found = any(name.rsplit(".", 1)[-1] in EMBEDDING_NAMES for name in (*lora.modules_to_save, *targets))
-    return found or lora.trainable_token_indices is not None
+def trains_tokens(lora: LoraFacts, config: Reading) -> bool:
+    """Whether embeddings, head or rows of them are trained beside the adapter. Raises UnknownFact where nobody knows.
+
+    Targets that are not known count as none of them: they are mostly left to a default, and no default has these.
+    """
+    try:
+        targets = lora.target_modules if isinstance(lora.target_modules, tuple) else ()
+    except UnknownFact:
+        targets = ()
+    written = _listed(config.written.get("target_modules")) + _listed(config.written.get("modules_to_save"))
+    names = (*targets, *(name for word in written for name in word.replace(",", " ").split()))
+    if any(name.rsplit(".", 1)[-1] in (*EMBEDDING_NAMES, "all-embedding") for name in names):
+        return True
+    saved = any(name.rsplit(".", 1)[-1] in EMBEDDING_NAMES for name in lora.modules_to_save)
+    return saved or lora.trainable_token_indices is not None
 
 
 def _listed(entry: Entry | None) -> tuple[str, ...]:
@@ -67,7 +78,7 @@ def special_tokens_frozen(config: Reading, lora: LoraFacts) -> Iterator[Hit]:
     found = {
         "axolotl": _of_axolotl, "ms-swift": _of_swift, "megatron-swift": _of_swift,
     }.get(config.dialect.name, _of_program)(config, name)  # fmt: skip
-    if found is None or trains_tokens(lora):
+    if found is None or trains_tokens(lora, config):
         return
     tokens, places, raises = found
     more = ", so it stops" if raises else ""
@@ -112,9 +123,7 @@ def _of_program(config: Reading, name: str) -> Found | None:
     for entry in config.config.entries:
         call, *inner = entry.path
         last = str(call).partition("#")[0].rpartition(".")[2]
-        if last in ("add_tokens", "add_new_tokens") and inner in ([0], [1], ["new_tokens"]):
-            tokens += _listed(entry)
-        elif last == "add_special_tokens" and inner and inner[-1] in ("additional_special_tokens", "eos_token", "bos_token"):
+        if (last in ("add_tokens", "add_new_tokens") and inner in ([0], [1], ["new_tokens"])) or (last == "add_special_tokens" and inner and inner[-1] in ("additional_special_tokens", "eos_token", "bos_token")):
             tokens += _listed(entry)
         else:
             continue
@@ -156,7 +165,7 @@ def base_turn_tokens_frozen(config: Reading, model: ModelFacts, lora: LoraFacts)
         runs can come out well, since the adapter learns around the rows.
     """
     turns, template = untrained_turns(model), _template(config)
-    if not turns or template is None or trains_tokens(lora):
+    if not turns or template is None or trains_tokens(lora, config):
         return
     unsure = model.family in LIKELY_TURNS
     yield Hit(

@@ -199,11 +199,13 @@ def test_nothing_heavy_is_imported():
 
 
 def test_versions_are_read_beside_the_file(folder, capsys):
-    (folder / "old.yaml").write_text(GOOD + "noisy_embedding_alpha: 5\n")
-    assert "key-renamed" in lint(capsys, "old.yaml")[1].out
+    (folder / "old.yaml").write_text(GOOD + "evaluation_strategy: steps\n")
+    assert "key-renamed note" in lint(capsys, "old.yaml", "--format", "concise")[1].out
     (folder / "requirements.txt").write_text("torch\naxolotl[flash-attn]==0.3.0\n")
     from lora_advise.lint_versions import versions_beside
 
     versions_beside.cache_clear()
     assert "key-renamed" not in lint(capsys, "old.yaml")[1].out
-    assert "key-renamed" in lint(capsys, "old.yaml", "--framework", "axolotl==0.16")[1].out
+    assert "key-renamed error" in lint(capsys, "old.yaml", "--framework", "axolotl==0.16", "--format", "concise")[1].out
+    lint(capsys, "old.yaml", "--framework", "axolotl==0.16", "--fix")
+    assert "\neval_strategy: steps\n" in (folder / "old.yaml").read_text()
