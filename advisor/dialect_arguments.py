@@ -55,7 +55,8 @@ _OWN: tuple[Lens, ...] = (
     Lens("train.beta", "beta", "number"),
 )  # fmt: skip
 _TAKEN = {lens.name for lens in _OWN}
-LENSES = (*_OWN, *(lens for lens in TRAINING_LENSES if lens.name not in _TAKEN))
+LENSES = (*_OWN, *(lens._replace(choices=()) for lens in TRAINING_LENSES if lens.name not in _TAKEN))
+"""A script of one's own may take words of its own."""
 _CHOSEN = {"lora.r", "lora.lora_alpha", "lora.lora_dropout", "lora.modules_to_save", "lora.task_type"}
 """What a script sets itself as a rule, also where it has no key for it."""
 _LORA = ("lora.r", "lora.lora_alpha", "lora.lora_dropout", "target_modules")

@@ -57,7 +57,7 @@ _OWN: tuple[Lens, ...] = (
     Lens("bfloat16", "bfloat16", "flag"),
     Lens("float16", "float16", "flag"),
     Lens("train_on_inputs", "train_on_inputs", "flag"),
-    Lens("rl", "rl", "word"),
+    Lens("rl", "rl", "word", choices=("dpo", "gdpo", "grpo", "ipo", "orpo", "kto", "simpo", "ebft")),
     Lens("train.beta", "rl_beta", "number", ("dpo_beta", "orpo_alpha", "trl.beta")),
     Lens("train.num_generations", "trl.num_generations", "count"),
     Lens("train.max_completion_length", "trl.max_completion_length", "count"),

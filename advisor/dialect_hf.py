@@ -8,13 +8,25 @@ from lora_advise.dialect import Lens, Renamed, Step
 from lora_advise.facts import TaskFacts
 from lora_advise.sheet import Sheet
 
+_OPTIMISERS = (
+    "adamw_torch adamw_torch_fused adamw_torch_xla adamw_torch_npu_fused adafactor adamw_anyprecision adamw_torch_4bit "
+    "adamw_torch_8bit ademamix sgd adagrad adamw_bnb_8bit adamw_8bit ademamix_8bit lion_8bit lion_32bit paged_adamw_32bit "
+    "paged_adamw_8bit paged_ademamix_32bit paged_ademamix_8bit paged_lion_32bit paged_lion_8bit rmsprop rmsprop_bnb "
+    "rmsprop_bnb_8bit rmsprop_bnb_32bit galore_adamw galore_adamw_8bit galore_adafactor galore_adamw_layerwise "
+    "galore_adamw_8bit_layerwise galore_adafactor_layerwise lomo adalomo grokadamw schedule_free_radam schedule_free_adamw "
+    "schedule_free_sgd apollo_adamw apollo_adamw_layerwise stable_adamw adamw_hf adamw_apex_fused"
+)
+OPTIMISERS = tuple(_OPTIMISERS.split())
+"""transformers 5.24, ``OptimizerNames``, and the two that it had until 5.0."""
+_STRATEGIES = ("no", "steps", "epoch")
+
 TRAINING_LENSES: tuple[Lens, ...] = (
     Lens("train.learning_rate", "learning_rate", "number"),
     Lens("train.lr_scheduler_type", "lr_scheduler_type", "word"),
     Lens("lr_scheduler_kwargs", "lr_scheduler_kwargs"),
     Lens("warmup_steps", "warmup_steps", "number"),
     Lens("warmup_ratio", "warmup_ratio", "number"),
-    Lens("train.optim", "optim", "word"),
+    Lens("train.optim", "optim", "word", choices=OPTIMISERS),
     Lens("train.weight_decay", "weight_decay", "number"),
     Lens("train.adam_beta1", "adam_beta1", "number"),
     Lens("train.adam_beta2", "adam_beta2", "number"),
@@ -29,9 +41,9 @@ TRAINING_LENSES: tuple[Lens, ...] = (
     Lens("train.activation_checkpointing", "gradient_checkpointing", "flag", ("activation_checkpointing",)),
     Lens("train.use_liger_kernel", "use_liger_kernel", "flag"),
     Lens("train.neftune_noise_alpha", "neftune_noise_alpha", "number"),
-    Lens("eval_strategy", "eval_strategy", "word", ("evaluation_strategy",)),
+    Lens("eval_strategy", "eval_strategy", "word", ("evaluation_strategy",), choices=_STRATEGIES),
     Lens("train.eval_steps", "eval_steps", "number"),
-    Lens("train.save_strategy", "save_strategy", "word"),
+    Lens("train.save_strategy", "save_strategy", "word", choices=(*_STRATEGIES, "best")),
     Lens("save_steps", "save_steps", "number"),
     Lens("train.save_total_limit", "save_total_limit", "count"),
     Lens("train.load_best_model_at_end", "load_best_model_at_end", "flag"),
@@ -113,6 +125,10 @@ def _evaluation(sheet: Sheet) -> None:
 
 
 def _saving(sheet: Sheet) -> None:
+    """``best`` saves after evaluations that improve, which is no interval."""
+    if sheet.facts.get("train.save_strategy") == "best":
+        del sheet.facts["train.save_strategy"]
+        sheet.unknown.add("train.save_strategy")
     if sheet.has("save_steps"):
         steps = sheet.value("save_steps")
         sheet.put("train.save_steps", int(steps) if steps >= 1 else None, "save_steps")

@@ -57,7 +57,7 @@ LENSES: tuple[Lens, ...] = (
     Lens("optimizer_in_bwd", "optimizer_in_bwd", "flag"),
     Lens("train.logging_steps", "log_every_n_steps", "number"),
     Lens("train.seed", "seed", "count"),
-    Lens("dtype", "dtype", "word"),
+    Lens("dtype", "dtype", "word", choices=("bf16", "fp16", "fp32", "fp64")),
     Lens("device", "device", "word"),
     Lens("fsdp_cpu_offload", "fsdp_cpu_offload", "flag"),
     Lens("custom_sharded_layers", "custom_sharded_layers"),

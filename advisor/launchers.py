@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lora_advise.document import Config, Unresolved
 from lora_advise.facts import Sharding
 from lora_advise.sheet import Sheet
-from lora_advise.side_files import Sharded, accelerate_of, deepspeed_of
+from lora_advise.side_files import DEEPSPEED_MATCHED, Sharded, accelerate_of, deepspeed_numbers, deepspeed_of
 
 _DEVICES = ("CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _TRL_CONFIGS: dict[str, Sharded] = {
@@ -204,6 +204,8 @@ def _own_sharding(sheet: Sheet) -> Sharded | None:
     """What the trainer's own settings say; None where they say nothing."""
     deepspeed, fsdp = sheet.value("deepspeed"), sheet.value("fsdp")
     if deepspeed:
+        numbers = deepspeed_numbers(deepspeed, sheet.document)
+        sheet.facts["deepspeed_numbers"] = {key: (DEEPSPEED_MATCHED[key], value) for key, value in numbers.items()}
         return deepspeed_of(deepspeed, sheet.document)
     words = " ".join(map(str, fsdp)) if isinstance(fsdp, tuple) else str(fsdp or "").lower()
     if words in ("", "false", "none"):

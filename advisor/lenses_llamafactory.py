@@ -7,8 +7,8 @@ from lora_advise.dialect_hf import TRAINING_LENSES
 
 _OWN: tuple[Lens, ...] = (
     Lens("model", "model_name_or_path", "word"),
-    Lens("stage", "stage", "word"),
-    Lens("adapter", "finetuning_type", "word"),
+    Lens("stage", "stage", "word", choices=("pt", "sft", "rm", "ppo", "dpo", "kto")),
+    Lens("adapter", "finetuning_type", "word", choices=("lora", "oft", "freeze", "full")),
     Lens("lora.r", "lora_rank", "count"),
     Lens("lora_alpha", "lora_alpha", "number"),
     Lens("lora.lora_dropout", "lora_dropout", "number"),
@@ -51,7 +51,7 @@ _OWN: tuple[Lens, ...] = (
     Lens("streaming", "streaming", "flag"),
     Lens("chat_template", "template", "word"),
     Lens("beta", "pref_beta", "number", ("dpo_beta", "orpo_beta")),
-    Lens("loss_type", "pref_loss", "word", ("dpo_loss",)),
+    Lens("loss_type", "pref_loss", "word", ("dpo_loss",), choices=("sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo")),
     Lens("resize_vocab", "resize_vocab", "flag"),
     Lens("add_tokens", "add_tokens"),
     Lens("add_special_tokens", "add_special_tokens", "any", ("new_special_tokens",)),

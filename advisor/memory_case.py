@@ -83,6 +83,8 @@ class Case(NamedTuple):
     evaluated: float
     """Rows of an evaluation batch for each row of a micro-batch; 0 where nothing is evaluated."""
     vision: bool
+    fused_query: bool
+    """Whether one matrix gives query, key and value, of which the value is a view."""
     shards_weights: bool
 
     @property
@@ -127,6 +129,7 @@ def case_of(facts: Facts, stack: Stack | None = None) -> Case:
         merged=sum(merged),
         merged_kept=merged[0],
         vision=model.has_vision,
+        fused_query=_fused_query(model),
         checkpointing=train.activation_checkpointing,
         attn=train.attn_implementation,
         packing=train.packing,
@@ -157,6 +160,11 @@ def length_of(facts: Facts, train: TrainFacts) -> int:
     if data is not None and data.max_tokens and not train.packing:
         return max(1, min(length, data.max_tokens))
     return length
+
+
+def _fused_query(model: ModelFacts) -> bool:
+    features = (model.num_attention_heads + 2 * model.num_key_value_heads) * model.head_dim
+    return any(m.d_out == features for m in model.with_role("attention"))
 
 
 def ranks_of(model: ModelFacts, lora: LoraFacts) -> float:

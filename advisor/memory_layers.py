@@ -58,7 +58,7 @@ def layer_size(case: Case, quantity: Quantity, rows: int, length: int) -> Size:
     return max(sizes, key=sum)
 
 
-UNPACKED: dict[Quantity, float] = {
+UNPACKED: dict[str, float] = {
     "hump": 1 + 1 / 32,
     "hump_kept": 1 + 1 / 32,
     "forward": 1 + 1 / 16,
@@ -142,7 +142,10 @@ def _mask_bytes(case: Case, quantity: Quantity, rows: int, length: int) -> float
     # One head for keys and values is expanded without a copy, but in GPT-BigCode.
     viewed = case.key[HEADS + 1] == 1 and case.key[TYPE] != "gpt_bigcode"
     copied = 0 if viewed else max(0, width.attention - width.kv)
-    layer = 4.0 * copied * rows * length + LAYER_MASK * entries
+    # Copies set a fused product free that the value alone would hold; GPT-BigCode's value is a cast copy of its own.
+    held = case.fused_query and case.key[TYPE] != "gpt_bigcode"
+    freed = 2.0 * (width.attention + 2 * width.kv) if copied and held else 0.0
+    layer = (4.0 * copied - freed) * rows * length + LAYER_MASK * entries
     return layer * (width.softmax_layers / width.layers if quantity == "kept" else 1.0)
 
 

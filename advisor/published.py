@@ -8,11 +8,75 @@ from typing import Literal
 from lora_advise.model_facts import ModelFacts
 
 _BFLOAT16 = frozenset(
-    ["baichuan2", "codellama", "codeqwen1.5", "deepseek-coder", "deepseek-llm", "deepseek-moe", "deepseek-r1", "deepseek-r1-distill", "deepseek-v2", "deepseek-v3", "falcon", "falcon3", "falcon-h1", "gemma", "gemma2", "gemma3", "gemma3n", "glm4", "glm4-0414", "glm4.5", "gpt-oss", "granite3", "granite3.3", "granite4", "internlm2", "internlm3", "llama3", "llama3.1", "llama3.2", "llama3.2-vision", "llama3.3", "llama4", "ministral", "mistral", "mistral-nemo", "mistral-small", "mixtral", "phi3", "phi3.5", "phi4", "phi4-mini", "qwen1.5", "qwen1.5-moe", "qwen2", "qwen2-moe", "qwen2-vl", "qwen2.5", "qwen2.5-coder", "qwen2.5-math", "qwen2.5-vl", "qwen3", "qwen3-coder", "qwen3-moe", "qwen3-next", "qwen3-vl", "qwen3.5", "qwq", "smollm2", "smollm3", "yi", "yi-1.5"]
+    [
+        "baichuan2",
+        "codellama",
+        "codeqwen1.5",
+        "deepseek-coder",
+        "deepseek-llm",
+        "deepseek-moe",
+        "deepseek-r1",
+        "deepseek-r1-distill",
+        "deepseek-v2",
+        "deepseek-v3",
+        "falcon",
+        "falcon3",
+        "falcon-h1",
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "gemma3n",
+        "glm4",
+        "glm4-0414",
+        "glm4.5",
+        "gpt-oss",
+        "granite3",
+        "granite3.3",
+        "granite4",
+        "internlm2",
+        "internlm3",
+        "llama3",
+        "llama3.1",
+        "llama3.2",
+        "llama3.2-vision",
+        "llama3.3",
+        "llama4",
+        "ministral",
+        "mistral",
+        "mistral-nemo",
+        "mistral-small",
+        "mixtral",
+        "phi3",
+        "phi3.5",
+        "phi4",
+        "phi4-mini",
+        "qwen1.5",
+        "qwen1.5-moe",
+        "qwen2",
+        "qwen2-moe",
+        "qwen2-vl",
+        "qwen2.5",
+        "qwen2.5-coder",
+        "qwen2.5-math",
+        "qwen2.5-vl",
+        "qwen3",
+        "qwen3-coder",
+        "qwen3-moe",
+        "qwen3-next",
+        "qwen3-vl",
+        "qwen3.5",
+        "qwq",
+        "smollm2",
+        "smollm3",
+        "yi",
+        "yi-1.5",
+    ]
 )
 _FLOAT16 = frozenset(["llama1", "llama2", "aya", "command-r", "chatglm3", "opt", "pythia", "solar"])
 _TURNS = {
-    **dict.fromkeys(("qwen1", "qwen1.5", "qwen2", "qwen2.5", "qwen2.5-coder", "qwen2.5-math"), ("<|im_start|>", "<|im_end|>")),
+    **dict.fromkeys(
+        ("qwen1", "qwen1.5", "qwen2", "qwen2.5", "qwen2.5-coder", "qwen2.5-math"), ("<|im_start|>", "<|im_end|>")
+    ),
     **dict.fromkeys(("llama3", "llama3.1"), ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")),
 }
 """By family; a family that is not here was not checked."""
@@ -23,7 +87,9 @@ _HINTS = re.compile(
 )
 _CHAT = re.compile(r"(?<![a-z])(?:chat|instruct|it)(?![a-z])", re.IGNORECASE)
 _MIXED = re.compile(r"hermes|dolphin|chatml|openchat|orca|zephyr|tulu|sft|smaug|wizard|vicuna", re.IGNORECASE)
-_PLAIN = re.compile(r"^(?:meta-)?(?:code-?)?(?:llama|mistral|mixtral|gemma|falcon|pythia|opt|phi)(?=[-_.]?v?\d|-)", re.IGNORECASE)
+_PLAIN = re.compile(
+    r"^(?:meta-)?(?:code-?)?(?:llama|mistral|mixtral|gemma|falcon|pythia|opt|phi)(?=[-_.]?v?\d|-)", re.IGNORECASE
+)
 GENERIC = frozenset({"default", "vanilla", "alpaca", "fewshot", "empty"})
 """Templates of no chat model in particular."""
 _FORMATS: tuple[tuple[str, str], ...] = (

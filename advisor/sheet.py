@@ -160,7 +160,8 @@ def _chosen(value: Any, choices: tuple[str, ...]) -> None:
         return
     if len(choices) <= _MOST_WORDS:
         raise LoraAdviseError(f"one of {', '.join(choices)}")
-    near = difflib.get_close_matches(str(value).lower()[:60], choices, 3, 0.5)
+    low = str(value).lower()[:60]
+    near = [word for word in choices if word.startswith(low)][:3] or difflib.get_close_matches(low, choices, 3, 0.5)
     raise LoraAdviseError(f"one of its {len(choices)} words" + (f", such as {' or '.join(near)}" if near else ""))
 
 

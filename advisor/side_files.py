@@ -71,6 +71,29 @@ def deepspeed_of(value: Any, document: str) -> Sharded:
     return _by_name(name)
 
 
+def deepspeed_numbers(value: Any, document: str) -> dict[str, float]:
+    """Numbers of a DeepSpeed file that transformers compares with its own arguments, by their keys with dots."""
+    config = None if isinstance(value, dict) else side_config(str(value), document)
+    top = value if isinstance(value, dict) else {str(e.path[0]): e.value for e in config.under()} if config else {}
+    found: dict[str, float] = {}
+    for key in DEEPSPEED_MATCHED:
+        inner: Any = top
+        for part in key.split("."):
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        if isinstance(inner, (int, float)) and not isinstance(inner, bool):
+            found[key] = float(inner)
+    return found
+
+
+DEEPSPEED_MATCHED = {
+    "train_micro_batch_size_per_gpu": "train.per_device_train_batch_size",
+    "gradient_accumulation_steps": "train.gradient_accumulation_steps", "gradient_clipping": "train.max_grad_norm",
+    "optimizer.params.lr": "train.learning_rate", "optimizer.params.weight_decay": "train.weight_decay",
+    "scheduler.params.warmup_max_lr": "train.learning_rate",
+}  # fmt: skip
+"""transformers 5.24, ``HfTrainerDeepSpeedConfig.trainer_config_process``: the key there, and the fact."""
+
+
 def _deepspeed_mapping(settings: Any) -> Sharded:
     zero = settings.get("zero_optimization")
     if not isinstance(zero, dict):

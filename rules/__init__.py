@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lora_advise.rule import Rule
+from lora_advise.rules.adapter_file import ADAPTER_FILE_RULES
 from lora_advise.rules.batch import BATCH_RULES
 from lora_advise.rules.conflicts import CONFLICT_RULES
 from lora_advise.rules.contradictions import CONTRADICTION_RULES
@@ -28,6 +29,7 @@ from lora_advise.rules.quantization import QUANTIZATION_RULES
 from lora_advise.rules.rank import RANK_RULES
 from lora_advise.rules.rate import RATE_RULES
 from lora_advise.rules.rate_low import RATE_LOW_RULES
+from lora_advise.rules.reentrance import REENTRANCE_RULES
 from lora_advise.rules.refused_options import REFUSED_OPTION_RULES
 from lora_advise.rules.refused_targets import REFUSED_TARGET_RULES
 from lora_advise.rules.safety import SAFETY_RULES
@@ -41,6 +43,7 @@ from lora_advise.rules.target_share import TARGET_SHARE_RULES
 from lora_advise.rules.target_words import TARGET_WORD_RULES
 from lora_advise.rules.targets import TARGET_RULES
 from lora_advise.rules.templates import TEMPLATE_RULES
+from lora_advise.rules.tokens import TOKEN_RULES
 from lora_advise.rules.values import VALUE_RULES
 from lora_advise.rules.variants import VARIANT_RULES
 from lora_advise.rules.variants_refused import VARIANT_REFUSED_RULES
@@ -79,10 +82,13 @@ _ALL: tuple[Rule, ...] = (
     *CONTRADICTION_RULES,
     *WITHOUT_SWITCH_RULES,
     *REFUSED_OPTION_RULES,
+    *ADAPTER_FILE_RULES,
     *NUMBER_FORMAT_RULES,
     *PARTS_IN_MEMORY_RULES,
     *SHARDING_RULES,
+    *REENTRANCE_RULES,
     *MERGING_RULES,
+    *TOKEN_RULES,
     *TEMPLATE_RULES,
     *LENGTH_RULES,
     *PASS_RULES,

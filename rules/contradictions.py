@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from lora_advise.facts import TrainFacts
 from lora_advise.finding import Confidence, Hit, Severity
 from lora_advise.reading import Reading
 from lora_advise.rule import rule
 from lora_advise.rules.said import Case, applies, entry_of, fields, key_of, off, on, said
 from lora_advise.unknown import UnknownFact
 
-_FLAGS = ("xformers_attention", "sage_attention", "flex_attention", "flash_attention", "sdp_attention", "eager_attention")
+_FLAGS = (
+    "xformers_attention",
+    "sage_attention",
+    "flex_attention",
+    "flash_attention",
+    "sdp_attention",
+    "eager_attention",
+)
 """In the order in which Axolotl asks them; the first that is on counts."""
 
 
@@ -119,22 +126,31 @@ def batch_keys_conflict(config: Reading) -> Iterator[Hit]:
     Known problems: how many processes there are is judged only where a launcher says so.
     """
     try:
-        whole, micro = said(config, "global_batch"), said(config, "train.per_device_train_batch_size")
+        whole, micro = _count(said(config, "global_batch")), _count(said(config, "train.per_device_train_batch_size"))
         steps = said(config, "train.gradient_accumulation_steps")
     except UnknownFact:
         return
-    if not _count(whole):
+    if not whole:
         return
-    name, shown = config.dialect.name, (f"config.{entry}" for entry in ("global_batch", "train.per_device_train_batch_size"))
+    name, shown = (
+        config.dialect.name,
+        (f"config.{entry}" for entry in ("global_batch", "train.per_device_train_batch_size")),
+    )
     big, small = key_of(config, "global_batch"), key_of(config, "train.per_device_train_batch_size")
     if name == "axolotl" and not micro and not steps:
         yield Hit(
             f"{big} alone does not say how large a micro-batch is, and Axolotl stops: add micro_batch_size.",
             ("config.global_batch",),
         )
-    elif name in ("axolotl", "megatron-swift") and _count(micro) and not steps and whole % micro:
+    elif name in ("axolotl", "megatron-swift") and micro and not steps and whole % micro:
         made = whole // micro * micro
-        does = "Megatron-SWIFT stops" if name == "megatron-swift" else "Axolotl divides by 0" if not made else f"Axolotl makes {made} of it"
+        does = (
+            "Megatron-SWIFT stops"
+            if name == "megatron-swift"
+            else "Axolotl divides by 0"
+            if not made
+            else f"Axolotl makes {made} of it"
+        )
         yield Hit(
             f"{big} {whole} is no multiple of {small} {micro}, and {does}: write a multiple.",
             tuple(field for field in shown if entry_of(config, field.removeprefix("config.")) is not None),
@@ -142,8 +158,8 @@ def batch_keys_conflict(config: Reading) -> Iterator[Hit]:
         )
 
 
-def _count(value: Any) -> Any:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 _SHAPE = {
@@ -175,10 +191,9 @@ def resumed_adapter_keys_inert(config: Reading) -> Iterator[Hit]:
             base_model: meta-llama/Llama-3.1-8B
             adapter: lora
             lora_model_dir: ./first-run
-            lora_r: 64
+            lora_r: 16
             lora_alpha: 32
-            lora_target_linear: true
-            learning_rate: 0.0001
+            learning_rate: 0.0002
             micro_batch_size: 16
             sequence_len: 512
     Instead:
@@ -186,7 +201,7 @@ def resumed_adapter_keys_inert(config: Reading) -> Iterator[Hit]:
             base_model: meta-llama/Llama-3.1-8B
             adapter: lora
             lora_model_dir: ./first-run
-            learning_rate: 0.0001
+            learning_rate: 0.0002
             micro_batch_size: 16
             sequence_len: 512
     Evidence: all three trainers call PeftModel.from_pretrained with the adapter's folder and leave their own settings out.
@@ -208,4 +223,41 @@ def resumed_adapter_keys_inert(config: Reading) -> Iterator[Hit]:
     )
 
 
-CONTRADICTION_RULES = (spellings_disagree, batch_keys_conflict, resumed_adapter_keys_inert)
+@rule("deepspeed-values-disagree", "KEY1118", Severity.ERROR, Confidence.FACT, ("transformers-code",))
+def deepspeed_values_disagree(config: Reading, train: TrainFacts) -> Iterator[Hit]:
+    """A number of the DeepSpeed file is not the run's own.
+
+    Why: transformers compares them before the first step and stops with a list of what does not match.
+    Example:
+        hf: |
+            {"model_name_or_path": "meta-llama/Llama-3.1-8B", "lora_r": 16, "lora_alpha": 32, "learning_rate": 2e-4,
+             "num_train_epochs": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "max_length": 512,
+             "bf16": true, "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+             "deepspeed": {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": 8}}
+    Instead:
+        hf: |
+            {"model_name_or_path": "meta-llama/Llama-3.1-8B", "lora_r": 16, "lora_alpha": 32, "learning_rate": 2e-4,
+             "num_train_epochs": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "max_length": 512,
+             "bf16": true, "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+             "deepspeed": {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto"}}
+    Evidence: HfTrainerDeepSpeedConfig raises "Please correct the following DeepSpeed config values that mismatch".
+    Known problems: a DeepSpeed file is read only where it lies, beside the config or under a whole path. auto_find_batch_size
+        leaves the batch out of the comparison, and so does this rule.
+    """
+    searched = on(config, "auto_find_batch_size")
+    for key, (fact, there) in config.effective("deepspeed_numbers", {}).items():
+        if searched and "batch" in key:
+            continue
+        try:
+            here = getattr(train, fact.partition(".")[2])
+        except UnknownFact:
+            continue
+        if here is not None and float(here) != there:
+            yield Hit(
+                f"The DeepSpeed file has {key} {there:g}, and the run {fact.partition('.')[2]} {here:g}, so transformers stops: write "
+                '"auto" in the DeepSpeed file.',
+                ("config.deepspeed", fact),
+            )
+
+
+CONTRADICTION_RULES = (spellings_disagree, batch_keys_conflict, resumed_adapter_keys_inert, deepspeed_values_disagree)

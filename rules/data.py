@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lora_advise.facts import DataFacts, Facts, ModelFacts, TaskFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
+from lora_advise.reading import Reading
 from lora_advise.rule import rule
 
 PAIRED = ("dpo", "orpo", "simpo", "reward")
@@ -117,7 +118,9 @@ def length_beyond_context(train: TrainFacts, model: ModelFacts) -> Iterator[Hit]
 
 
 @rule("packing-without-borders", "DAT605", Severity.WARNING, Confidence.FACT, ("trl-code", "transformers-code"))
-def packing_without_borders(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]:
+def packing_without_borders(
+    task: TaskFacts, train: TrainFacts, config: Reading | None = None
+) -> Iterator[Hit]:
     """Examples are packed without an attention kernel that keeps them apart.
 
     Why: with plain attention every example sees those packed before it and learns from strangers.
@@ -126,9 +129,19 @@ def packing_without_borders(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]
     Instead:
         train: {packing: true, gradient_accumulation_steps: 2, attn_implementation: flash_attention_2}
     Evidence: TRL warns of it; position ids alone do not separate sequences with sdpa.
-    Known problems: continued pretraining is packed like this everywhere, and is not judged.
+    Known problems: continued pretraining is packed like this everywhere, and is not judged. In LLaMA-Factory the kernel makes no
+        difference: only neat_packing keeps examples apart.
     """
-    if train.packing and train.attn_implementation != "flash_attention_2" and task.family != "pretraining":
+    if not train.packing or task.family == "pretraining":
+        return
+    if config is not None and config.dialect.name == "llamafactory":
+        if str(config.value("neat_packing")).lower() != "true":
+            yield Hit(
+                "packing puts examples into one row, where they see each other: LLaMA-Factory keeps them apart with neat_packing alone.",
+                ("train.packing",),
+                (Change("config.neat_packing", True),),
+            )
+    elif train.attn_implementation != "flash_attention_2":
         yield Hit(
             f"Packed examples see each other under {train.attn_implementation} attention: set attn_implementation to "
             "flash_attention_2, or packing to false.",

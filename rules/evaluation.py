@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_advise.facts import DataFacts, Facts, TaskFacts, TrainFacts
+from lora_advise.facts import Facts, TaskFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.reading import Reading
 from lora_advise.rule import rule
+from lora_advise.unknown import UnknownFact
+
+
+def steps_of(facts: Facts) -> int | None:
+    """The optimizer steps of the run; None too where a part of them is not known, such as the number of devices."""
+    try:
+        return facts.optimizer_steps
+    except UnknownFact:
+        return None
 
 
 @rule(
@@ -17,7 +26,9 @@ from lora_advise.rule import rule
     Confidence.MEASURED,
     ("baseten-2026", "raschka-2023", "diagnosis-corpus"),
 )
-def passes_without_evaluation(task: TaskFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+def passes_without_evaluation(
+    task: TaskFacts, train: TrainFacts, facts: Facts, config: Reading | None = None
+) -> Iterator[Hit]:
     """Two or more passes are made without a held-out evaluation.
 
     Why: training loss falls through overfitting; only held-out loss shows where to stop.
@@ -28,7 +39,8 @@ def passes_without_evaluation(task: TaskFacts, train: TrainFacts, facts: Facts) 
     Evidence: held-out loss has its minimum near two passes, and most labelled logs of overfitting show it in evaluation
         alone.
     Known problems: an evaluation outside the trainer is not visible here; of fewer than 5 examples none can be held out. Up
-        to three passes, which most trainers make by default, are a note; a run that max_steps ends is not judged by epochs.
+        to three passes are a note, and nothing where the file leaves them to the trainer's default; a run that max_steps ends
+        is not judged by epochs.
     """
     if (
         task.family not in ("sft", "classification", "pretraining")
@@ -38,18 +50,23 @@ def passes_without_evaluation(task: TaskFacts, train: TrainFacts, facts: Facts) 
         or (facts.data is not None and facts.data.examples < 5)
     ):
         return
-    every = max(1, (facts.optimizer_steps or 80) // 8)
+    few = train.num_train_epochs <= 3 and facts.data is None
+    if few and config is not None and "train.num_train_epochs" in config.inherited:
+        return
+    every = max(1, (steps_of(facts) or 80) // 8)
     yield Hit(
         f"{train.num_train_epochs:g} passes without evaluation: overfitting would stay unseen. Hold out 5 % and "
         f"evaluate every {every} steps.",
         ("train.num_train_epochs", "train.eval_strategy"),
         (Change("train.eval_strategy", "steps"), Change("train.eval_steps", every), Change("train.eval_share", 0.05)),
-        Severity.NOTE if train.num_train_epochs <= 3 and facts.data is None else None,
+        Severity.NOTE if few else None,
     )
 
 
 @rule("evaluation-without-rows", "SCH712", Severity.ERROR, Confidence.FACT, ("transformers-code",))
-def evaluation_without_rows(train: TrainFacts, data: DataFacts) -> Iterator[Hit]:
+def evaluation_without_rows(
+    train: TrainFacts, facts: Facts, config: Reading | None = None
+) -> Iterator[Hit]:
     """Evaluation is on, but nothing is held out.
 
     Why: the Trainer refuses to start without an evaluation set.
@@ -57,10 +74,14 @@ def evaluation_without_rows(train: TrainFacts, data: DataFacts) -> Iterator[Hit]
         train: {eval_share: 0.0}
     Instead:
         train: {eval_share: 0.05}
-    Evidence: the Trainer's check.
-    Known problems: none.
+    Evidence: the Trainer's check, and LLaMA-Factory's.
+    Known problems: without knowing the data only LLaMA-Factory's files are judged, since they name every evaluation set.
     """
-    if train.eval_strategy != "no" and train.eval_share <= 0 and not data.eval_path:
+    silent = config is not None and config.dialect.name == "llamafactory" and not (
+        config.has("test_datasets") or config.has("tokenized_path")
+    )
+    unnamed = not facts.data.eval_path if facts.data is not None else silent
+    if train.eval_strategy != "no" and train.eval_share <= 0 and unnamed:
         yield Hit(
             f"eval_strategy is {train.eval_strategy}, but there is no evaluation file and eval_share is 0: hold out 5 "
             "%.",
@@ -70,7 +91,7 @@ def evaluation_without_rows(train: TrainFacts, data: DataFacts) -> Iterator[Hit]
 
 
 @rule("best-checkpoint-not-saved", "SCH713", Severity.ERROR, Confidence.FACT, ("transformers-code",))
-def best_checkpoint_not_saved(train: TrainFacts) -> Iterator[Hit]:
+def best_checkpoint_not_saved(train: TrainFacts, config: Reading | None = None) -> Iterator[Hit]:
     """The best checkpoint is to be loaded at the end, but saving and evaluating do not coincide.
 
     Why: a checkpoint can only be the best if it was evaluated. TrainingArguments refuses anything else.
@@ -79,8 +100,15 @@ def best_checkpoint_not_saved(train: TrainFacts) -> Iterator[Hit]:
     Instead:
         train: {eval_strategy: steps, save_strategy: steps, eval_steps: 100, save_steps: 200}
     Evidence: the check in TrainingArguments.
-    Known problems: save_strategy best is not among the facts.
+    Known problems: save_strategy best brings its own rhythm; it wants a metric.
     """
+    best = config is not None and str(config.value("train.save_strategy")).lower() == "best"
+    if best and train.metric_for_best_model is None and not train.load_best_model_at_end:
+        yield Hit(
+            "save_strategy best keeps the best checkpoint by a metric, and none is named: set metric_for_best_model to eval_loss.",
+            ("config.train.save_strategy", "train.metric_for_best_model"),
+            (Change("train.metric_for_best_model", "eval_loss"),),
+        )
     if not train.load_best_model_at_end:
         return
     if train.eval_strategy == "no":
@@ -89,7 +117,7 @@ def best_checkpoint_not_saved(train: TrainFacts) -> Iterator[Hit]:
             ("train.load_best_model_at_end", "train.eval_strategy"),
             (Change("train.load_best_model_at_end", False),),
         )
-    elif train.save_strategy != train.eval_strategy:
+    elif not best and train.save_strategy != train.eval_strategy:
         yield Hit(
             f"load_best_model_at_end needs the same rhythm: eval_strategy is {train.eval_strategy}, save_strategy is "
             f"{train.save_strategy}.",
@@ -97,7 +125,7 @@ def best_checkpoint_not_saved(train: TrainFacts) -> Iterator[Hit]:
             (Change("train.save_strategy", train.eval_strategy), Change("train.save_steps", train.eval_steps)),
         )
     elif (
-        train.eval_strategy == "steps" and train.eval_steps and train.save_steps and train.save_steps % train.eval_steps
+        not best and train.eval_strategy == "steps" and train.eval_steps and train.save_steps and train.save_steps % train.eval_steps
     ):
         yield Hit(
             f"save_steps {train.save_steps} is no multiple of eval_steps {train.eval_steps}, so the best model cannot "
@@ -168,10 +196,67 @@ def interval_beyond_run(train: TrainFacts, facts: Facts, config: Reading | None 
             )
 
 
+@rule(
+    "checkpoint-every-few-steps", "SCH720", Severity.WARNING, Confidence.FACT, ("checkpoint-code", "checkpoint-reports")
+)
+def checkpoint_every_few_steps(config: Reading, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
+    """A checkpoint is written every few steps.
+
+    Why: each one stops the training, and under ZeRO-3 every process gathers the whole model for it. Without a limit the disk
+        fills too.
+    Example:
+        llamafactory: |
+            model_name_or_path: Qwen/Qwen2.5-7B-Instruct
+            stage: sft
+            finetuning_type: lora
+            dataset: mine
+            template: qwen
+            cutoff_len: 1024
+            num_train_epochs: 1.0
+            learning_rate: 3.0e-4
+            save_steps: 5
+            bf16: true
+    Instead:
+        llamafactory: |
+            model_name_or_path: Qwen/Qwen2.5-7B-Instruct
+            stage: sft
+            finetuning_type: lora
+            dataset: mine
+            template: qwen
+            cutoff_len: 1024
+            num_train_epochs: 1.0
+            learning_rate: 3.0e-4
+            save_steps: 200
+            bf16: true
+    Evidence: one report of a run whose time went into saving, with save_steps 5 under ZeRO-3.
+    Known problems: a run of 50 steps or less is a trial and is silent.
+    """
+    sharded = facts.stack is not None and _sharding(facts) == "zero3"
+    if train.save_strategy != "steps" or not train.save_steps or train.save_steps > (10 if sharded else 5):
+        return
+    if "train.save_steps" in config.inherited or (steps_of(facts) or 51) <= 50:
+        return
+    yield Hit(
+        f"A checkpoint every {train.save_steps} step{'s' if train.save_steps > 1 else ''}"
+        f"{', for which ZeRO-3 gathers the whole model,' if sharded else ''} takes more time than the training between two: save every 100 "
+        "to 500, and set save_total_limit.",
+        ("train.save_steps",),
+        (Change("train.save_steps", 200),),
+    )
+
+
+def _sharding(facts: Facts) -> str:
+    try:
+        return facts.stack.sharding if facts.stack is not None else "none"
+    except UnknownFact:
+        return "none"
+
+
 EVALUATION_RULES = (
     passes_without_evaluation,
     evaluation_without_rows,
     best_checkpoint_not_saved,
     early_stopping_blind,
     interval_beyond_run,
+    checkpoint_every_few_steps,
 )

@@ -9,6 +9,7 @@ from lora_advise.document import Entry, Unresolved
 from lora_advise.finding import Confidence, Hit, Rewrite, Severity
 from lora_advise.reading import Reading
 from lora_advise.rule import rule
+from lora_advise.rules.slips import slips
 from lora_advise.sheet import dotted
 
 NEAR = 0.88
@@ -124,6 +125,14 @@ def key_misspelt(config: Reading) -> Iterator[Hit]:
             (place(entry),),
             rewrites=(Rewrite(entry, f"rename {key[:60]} to {near}", key=near),),
         )
+    for entry, meant in slips(config):
+        key = name_of(entry)
+        yield Hit(
+            f"{key} looks like {meant} with a slip in it; a script that reads {meant} does not see it.",
+            (place(entry),),
+            severity=Severity.WARNING,
+            rewrites=(Rewrite(entry, f"rename {key} to {meant}", key=meant),),
+        )
 
 
 @rule("key-unknown", "KEY1102", Severity.NOTE, Confidence.FACT, ("file-itself",))
@@ -165,10 +174,10 @@ def key_unknown(config: Reading) -> Iterator[Hit]:
         missing = own is not None and config.config.get(*own.split(".")) is None
         severity = Severity.WARNING if missing or _refused(entry, config) else None
         way = f"its word for it is {own}" if own else "remove it, or write what was meant in its own words"
+        owner = f"{config.dialect.title} ({config.dialect.newest})" if len(entry.path) < 2 else str(entry.path[0])[:60]
         rename = (Rewrite(entry, f"rename {key[:60]} to {own}", key=own),) if own and missing and "." not in own else ()
         yield Hit(
-            f"{key[:60]!r} is no key of {config.dialect.title} ({config.dialect.newest}), which {_consequence(entry, config)}; "
-            f"{way}.",
+            f"{key[:60]!r} is no key of {owner}, which {_consequence(entry, config)}; {way}.",
             (place(entry),),
             severity=Severity.ERROR if _certain(entry, config) else severity,
             rewrites=rename,

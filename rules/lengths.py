@@ -107,9 +107,13 @@ def packing_incompatible(config: Reading, train: TrainFacts, facts: Facts) -> It
     Evidence: the trainers' own checks; shifted sparse attention moves tokens between groups and cannot see borders.
     Known problems: only pairs that were read in the trainers' source.
     """
-    for check in {"axolotl": (_axolotl,), "llamafactory": (_llamafactory,), "trl": (_trl,), "ms-swift": (_swift,), "torchtune": (_torchtune,)}.get(
-        config.dialect.name, ()
-    ):
+    for check in {
+        "axolotl": (_axolotl,),
+        "llamafactory": (_llamafactory,),
+        "trl": (_trl,),
+        "ms-swift": (_swift,),
+        "torchtune": (_torchtune,),
+    }.get(config.dialect.name, ()):
         for message, fields in check(config, facts):
             yield Hit(message, fields)
 
@@ -136,7 +140,10 @@ def _axolotl(config: Reading, facts: Facts) -> Found:
             ("config.sample_packing", "config.rl"),
         )
     if packed and flat:
-        yield "batch_flattening and sample_packing are both on, and Axolotl refuses them together: keep one.", ("config.batch_flattening",)
+        yield (
+            "batch_flattening and sample_packing are both on, and Axolotl refuses them together: keep one.",
+            ("config.batch_flattening",),
+        )
 
 
 def _llamafactory(config: Reading, facts: Facts) -> Found:
@@ -158,13 +165,16 @@ def _trl(config: Reading, facts: Facts) -> Found:
         return
     entry = config.written.get("max_length")
     if entry is not None and entry.value is None:
-        yield "packing needs a length to fill, and max_length is null: set max_length.", ("config.max_length", "train.packing")
+        yield (
+            "packing needs a length to fill, and max_length is null: set max_length.",
+            ("config.max_length", "train.packing"),
+        )
 
 
 def _swift(config: Reading, facts: Facts) -> Found:
     named = [name for name in ("packing", "padding_free") if is_on(config, name)]
     attention = str(config.value("attn_implementation", "sdpa")).lower()
-    if not named or "flash" in attention or (_raw(config, "streaming") and attention == "none"):
+    if not named or "flash" in attention:
         return
     if any(entry.path[-1] in ("attention_backend", "sequence_parallel_size") for entry in config.config.entries):
         return
@@ -177,7 +187,10 @@ def _swift(config: Reading, facts: Facts) -> Found:
 def _torchtune(config: Reading, facts: Facts) -> Found:
     entry = config.config.get("tokenizer", "max_seq_len")
     if is_on(config, "train.packing") and (entry is None or entry.value is None):
-        yield "dataset.packed needs tokenizer.max_seq_len, which is not set: give it a length.", ("train.packing", "config.tokenizer.max_seq_len")
+        yield (
+            "dataset.packed needs tokenizer.max_seq_len, which is not set: give it a length.",
+            ("train.packing", "config.tokenizer.max_seq_len"),
+        )
 
 
 LENGTH_RULES = (lengths_disagree, packing_incompatible)

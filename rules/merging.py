@@ -15,7 +15,13 @@ from lora_advise.rule import rule
 WAY_OUT = "Load the base in 16 bits, merge there, and quantize the merged model afterwards."
 
 
-@rule("merge-into-quantized-base", "SRV1004", Severity.WARNING, Confidence.FACT, ("peft-code", "trainer-code", "merge-reports"))
+@rule(
+    "merge-into-quantized-base",
+    "SRV1004",
+    Severity.WARNING,
+    Confidence.FACT,
+    ("peft-code", "trainer-code", "merge-reports"),
+)
 def merge_into_quantized_base(config: Reading) -> Iterator[Hit]:
     """An adapter is merged into a base that is loaded, or stored, in 4 or 8 bits.
 
@@ -80,7 +86,11 @@ def _program(config: Reading) -> Iterator[Hit]:
     if config.config.shape != "calls":
         return
     mlx = any(module.partition(".")[0] in ("mlx_tune", "mlx_lm") for module in config.config.program)
-    merges = called(config.config, "save_pretrained_merged") if mlx else called(config.config, "merge_and_unload", "merge_adapter")
+    merges = (
+        called(config.config, "save_pretrained_merged")
+        if mlx
+        else called(config.config, "merge_and_unload", "merge_adapter")
+    )
     if not merges or (config.dialect.name == "unsloth" and not mlx) or _loads_again(config):
         return
     bits = [name for name in ("load_in_4bit", "load_in_8bit") if config.value(name) is True]
@@ -103,7 +113,11 @@ def _loads_again(config: Reading) -> bool:
         and not any(word in str(e.path[0]) for word in ("Tokenizer", "Processor", "PeftConfig", "GenerationConfig", "AutoConfig"))
     ]  # fmt: skip
     again = [name for name in loads if name.partition(".")[0] != "PeftModel"]
-    numbered = {str(e.path[0]) for e in config.config.entries if str(e.path[0]).startswith((f"{LOADER}#", "BitsAndBytesConfig#"))}
+    numbered = {
+        str(e.path[0])
+        for e in config.config.entries
+        if str(e.path[0]).startswith((f"{LOADER}#", "BitsAndBytesConfig#"))
+    }
     return len(again) > 1 or bool(numbered) or any("AutoPeft" in name for name in loads)
 
 

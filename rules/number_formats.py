@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from lora_advise.facts import Facts, LoraFacts, ModelFacts, QuantFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Rewrite, Severity
@@ -17,7 +18,13 @@ SIXTEEN = ("bf16", "fp16", "pure_bf16", "fp8", "bfloat16", "float16")
 """Settings that say which 16-bit format a run computes in."""
 
 
-@rule("precision-unset", "QNT416", Severity.WARNING, Confidence.FACT, ("trainer-code", "trl-history", "llamafactory-history"))
+@rule(
+    "precision-unset",
+    "QNT416",
+    Severity.WARNING,
+    Confidence.FACT,
+    ("trainer-code", "trl-history", "llamafactory-history"),
+)
 def precision_unset(config: Reading, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
     """Neither bf16 nor fp16 is on, and the trainer turns none on by itself.
 
@@ -45,21 +52,29 @@ def precision_unset(config: Reading, train: TrainFacts, facts: Facts) -> Iterato
             learning_rate: 3.0e-4
             bf16: true
     Evidence: LLaMA-Factory warns of it and goes on; TRL turns bf16 on unless it is told otherwise, and its first releases did
-        not, so there it is a note and only where nothing says which release runs.
+        not, so there it is a note, only where nothing says which release runs and the file speaks of precision otherwise.
     Known problems: a script of one's own may load the weights in 16 bits and train them so; it is not judged.
     """
     name = config.dialect.name
-    if name not in ("llamafactory", "trl") or config.config.shape == "calls" or (config.has("do_train") and not is_on(config, "do_train")):
+    if (
+        name not in ("llamafactory", "trl")
+        or config.config.shape == "calls"
+        or (config.has("do_train") and not is_on(config, "do_train"))
+    ):
         return
-    if any(config.has(key) or config.config.get(key) is not None for key in SIXTEEN) or config.config.get("use_cpu"):
+    if any(config.has(key) or config.config.get(key) is not None for key in (*SIXTEEN, "use_cpu")):
         return
     if config.has("tokenized_path") and not config.has("train.learning_rate"):
         return
-    if name == "trl" and (config.has("dtype") or config.config.program or "trl" in config.versions):
+    spoken = config.has("load_in_4bit") or config.has("load_in_8bit")
+    if name == "trl" and (config.has("dtype") or not spoken or config.config.program or "trl" in config.versions):
         return
     named = [field for field in ("bits", "load_in_4bit", "load_in_8bit") if config.has(field)]
-    extra = "; on the quantized base the loss is likely to be 0 or NaN" if is_on_bits(config) else ""
-    says = "newer TRL turns bf16 on by itself, older releases train in float32" if name == "trl" else f"the run computes in float32{extra}"
+    says = "the run computes in float32" + "; on the quantized base the loss is likely to be 0 or NaN" * is_on_bits(
+        config
+    )
+    if name == "trl":
+        says = "newer TRL turns bf16 on by itself, older releases train in float32"
     yield Hit(
         f"Neither bf16 nor fp16 is set: {says}. Write bf16: true, or fp16: true on a card without bfloat16.",
         ("config.bf16", "config.fp16", *(f"config.{field}" for field in named)),
@@ -73,7 +88,13 @@ def is_on_bits(config: Reading) -> bool:
     return config.value("bits") in (4, 8) or any(is_on(config, name) for name in ("load_in_4bit", "load_in_8bit"))
 
 
-@rule("bf16-adapter-weights", "QNT417", Severity.NOTE, Confidence.MEASURED, ("peer-checks", "trl-code", "torchtune-recipes"))
+@rule(
+    "bf16-adapter-weights",
+    "QNT417",
+    Severity.NOTE,
+    Confidence.MEASURED,
+    ("peer-checks", "trl-code", "torchtune-recipes"),
+)
 def bf16_adapter_weights(config: Reading, lora: LoraFacts, train: TrainFacts) -> Iterator[Hit]:
     """The adapter's own weights are bfloat16, and the learning rate is so low that most steps round away.
 
@@ -122,7 +143,9 @@ def _in_bf16(config: Reading) -> bool:
 
 
 @rule("fp16-on-bf16-model", "QNT418", Severity.WARNING, Confidence.MEASURED, ("fp16-overflow-reports", "hub-metadata"))
-def fp16_on_bf16_model(model: ModelFacts, train: TrainFacts, facts: Facts, config: Reading | None = None) -> Iterator[Hit]:
+def fp16_on_bf16_model(
+    model: ModelFacts, train: TrainFacts, facts: Facts, config: Reading | None = None
+) -> Iterator[Hit]:
     """A model that was made in bfloat16 is trained in float16.
 
     Why: float16 ends at 65,504. Models that were trained in bfloat16 have activations beyond that, which become infinite:
@@ -151,11 +174,12 @@ def fp16_on_bf16_model(model: ModelFacts, train: TrainFacts, facts: Facts, confi
             bf16: true
     Evidence: four reports of a loss of 0 or NaN with Baichuan 2 and Qwen 2, which bf16 ended; GLM-4's makers say so too.
     Known problems: many such runs do train, on cards without bfloat16 by necessity: with such a card nothing is said. The
-        format is known by family; unknown ones are not judged.
+        format is known by family; unknown ones are not judged, nor are GPTQ and AWQ copies, which are made for float16.
     """
     if train.dtype != "float16" or native_dtype(model) != "bfloat16":
         return
-    if facts.hardware is not None and _lacks_bf16(facts):
+    stored = stored_as(str(config.value("model", ""))) if config is not None else None
+    if stored in ("gptq", "awq", "int4", "int8") or _lacks_bf16(facts):
         return
     flag = config.written.get("fp16") if config is not None else None
     rename = flag is not None and config is not None and flag.key is not None and not config.config.get("bf16")
@@ -169,10 +193,9 @@ def fp16_on_bf16_model(model: ModelFacts, train: TrainFacts, facts: Facts, confi
 
 
 def _lacks_bf16(facts: Facts) -> bool:
-    try:
+    with suppress(UnknownFact):
         return facts.hardware is not None and facts.hardware.bf16 is False
-    except UnknownFact:
-        return False
+    return False
 
 
 @rule("precision-flag-against-weights", "QNT419", Severity.WARNING, Confidence.FACT, ("trainer-code", "peer-checks"))
@@ -205,7 +228,10 @@ def precision_flag_against_weights(config: Reading, train: TrainFacts) -> Iterat
     Evidence: the check in Unsloth's trainer; elsewhere it runs and is slower.
     Known problems: only where both are written.
     """
-    weights, flag = str(config.value("dtype")).rpartition(".")[2], "bf16" if is_on(config, "bf16") else "fp16" if is_on(config, "fp16") else None
+    weights, flag = (
+        str(config.value("dtype")).rpartition(".")[2],
+        "bf16" if is_on(config, "bf16") else "fp16" if is_on(config, "fp16") else None,
+    )
     wanted = {"bf16": "bfloat16", "fp16": "float16"}.get(flag or "")
     if flag is None or weights not in ("bfloat16", "float16") or weights == wanted:
         return
@@ -215,7 +241,9 @@ def precision_flag_against_weights(config: Reading, train: TrainFacts) -> Iterat
         f"or switch {flag} off.",
         ("config.dtype", f"config.{flag}"),
         severity=Severity.ERROR if refused else None,
-        rewrites=(Rewrite(config.written["dtype"], f"load the weights in {wanted}", value=wanted),) if config.config.shape != "calls" else (),
+        rewrites=(Rewrite(config.written["dtype"], f"load the weights in {wanted}", value=wanted),)
+        if config.config.shape != "calls"
+        else (),
     )
 
 
@@ -248,16 +276,18 @@ def quantized_by_name(config: Reading, lora: LoraFacts, quant: QuantFacts) -> It
             learning_rate: 3.0e-4
             bf16: true
     Evidence: the makers' naming: -GPTQ, -AWQ, -Int4, -FP8, -bnb-4bit.
-    Known problems: a folder that is only called so; a base in 4 bits on purpose, as examples for GPTQ and AWQ have. Unsloth
-        takes the 16-bit model itself where load_in_4bit is false.
+    Known problems: a folder that is only called so, or such a base on purpose. Unsloth takes the 16-bit model by itself.
     """
     name = str(config.value("model", ""))
     kind = stored_as(name)
-    if config.dialect.name.startswith("unsloth"):
+    if config.dialect.name.startswith("unsloth") or kind is None:
         return
-    if kind is None or quant.load_in_4bit or quant.load_in_8bit or config.config.get("peft_type") is not None:
+    if quant.load_in_4bit or quant.load_in_8bit or config.config.get("peft_type") is not None:
         return
-    if any("quant" in str(entry.path[-1]).lower() or "gptq" in str(entry.path[-1]).lower() for entry in config.config.entries):
+    if any(
+        "quant" in str(entry.path[-1]).lower() or "gptq" in str(entry.path[-1]).lower()
+        for entry in config.config.entries
+    ):
         return
     yield Hit(
         f"{name[:80]} is stored as {kind.upper()} by its name: the adapter learns on that base and cannot be merged into it. Take the "
@@ -267,5 +297,5 @@ def quantized_by_name(config: Reading, lora: LoraFacts, quant: QuantFacts) -> It
 
 
 NUMBER_FORMAT_RULES = (
-    precision_unset, bf16_adapter_weights, fp16_on_bf16_model, precision_flag_against_weights, quantized_by_name,
+    precision_unset, bf16_adapter_weights, fp16_on_bf16_model, precision_flag_against_weights, quantized_by_name
 )  # fmt: skip

@@ -129,8 +129,6 @@ LLAMAFACTORY = (
          "pure_bf16 does not work under ZeRO-3, and LLaMA-Factory stops: use bf16."),
     Case(("use_unsloth", "deepspeed"), lambda c: (on(c, "use_unsloth") or on(c, "use_kt")) and sharding(c) == "zero3",
          "Unsloth and KTransformers do not work under ZeRO-3, and LLaMA-Factory stops: use stage 2, or no deepspeed."),
-    Case(("quantization_device_map",), lambda c: word(c, "quantization_device_map") == "auto",
-         "quantization_device_map: auto is for inference, and LLaMA-Factory stops in training: remove it."),
     Case(("fp8", "bits"), lambda c: on(c, "fp8") and _quantised(c),
          "FP8 training does not go with quantization_bit, and LLaMA-Factory stops: keep one."),
     Case(("bits", "quantization_method"),

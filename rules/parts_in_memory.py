@@ -11,11 +11,20 @@ from lora_advise.rule import rule
 from lora_advise.rules.rate import EMBEDDING_NAMES
 
 LARGE_VOCABULARY = 100_000
-TOKEN_SETTINGS = ("tokens", "special_tokens", "added_tokens_overrides", "new_special_tokens", "add_tokens", "add_special_tokens")
+TOKEN_SETTINGS = (
+    "tokens",
+    "special_tokens",
+    "added_tokens_overrides",
+    "new_special_tokens",
+    "add_tokens",
+    "add_special_tokens",
+)
 
 
 @rule("experts-stay-16-bit", "MEM509", Severity.WARNING, Confidence.FACT, ("transformers-code", "peer-checks"))
-def experts_stay_16_bit(model: ModelFacts, quant: QuantFacts, facts: Facts, config: Reading | None = None) -> Iterator[Hit]:
+def experts_stay_16_bit(
+    model: ModelFacts, quant: QuantFacts, facts: Facts, config: Reading | None = None
+) -> Iterator[Hit]:
     """The base is loaded in 4 bits, but its experts stay in 16.
 
     Why: bitsandbytes replaces linear layers. Since transformers 5 the experts of a mixture are bare three-dimensional
@@ -37,7 +46,11 @@ def experts_stay_16_bit(model: ModelFacts, quant: QuantFacts, facts: Facts, conf
     if not quant.load_in_4bit or experts < model.total_params / 4 or _experts_are_quantised(model, facts, config):
         return
     wide, narrow = experts * 2 / GIB, experts * 0.516 / GIB
-    way = " quantize_moe_experts: true does it in Axolotl." if config is not None and config.dialect.name == "axolotl" else ""
+    way = (
+        " quantize_moe_experts: true does it in Axolotl."
+        if config is not None and config.dialect.name == "axolotl"
+        else ""
+    )
     yield Hit(
         f"load_in_4bit leaves the fused experts of {model.name} in 16 bits: {wide:,.1f} GiB instead of {narrow:,.1f}. Plan for that, "
         f"or take a trainer that quantizes experts.{way}",
@@ -54,26 +67,49 @@ def _experts_are_quantised(model: ModelFacts, facts: Facts, config: Reading | No
     linear = config.config.get("llama4_linearized_experts")
     if (own is not None and own.value is True) or (linear is not None and linear.value is True):
         return True
-    if "linearized" in name or "bnb" in name or config.dialect.name in ("unsloth", "unsloth-studio", "torchtune", "peft"):
+    if (
+        "linearized" in name
+        or "bnb" in name
+        or config.dialect.name in ("unsloth", "unsloth-studio", "torchtune", "peft")
+    ):
         return True
     return config.versions.get("transformers", "5").startswith(("3.", "4."))
 
 
-@rule("whole-embeddings-trained", "MEM510", Severity.WARNING, Confidence.FACT, ("arithmetic", "peft-code", "whole-embedding-reports"))
-def whole_embeddings_trained(
-    model: ModelFacts, lora: LoraFacts, facts: Facts, config: Reading | None = None
-) -> Iterator[Hit]:
+@rule(
+    "whole-embeddings-trained",
+    "MEM510",
+    Severity.WARNING,
+    Confidence.FACT,
+    ("arithmetic", "peft-code", "whole-embedding-reports"),
+)
+def whole_embeddings_trained(config: Reading, model: ModelFacts, lora: LoraFacts, facts: Facts) -> Iterator[Hit]:
     """Embeddings or head of a large vocabulary are trained in full beside the adapter.
 
     Why: at 128,000 rows one of these matrices has more weights than all the adapter. They take gradients and optimizer
         states, and every checkpoint of the adapter holds them whole.
     Example:
-        lora: {modules_to_save: [embed_tokens, lm_head]}
-        train: {embedding_learning_rate: 0.00003}
-        hardware: null
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B-Instruct
+            adapter: lora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            lora_modules_to_save: [embed_tokens, lm_head]
+            embedding_lr: 0.00003
+            learning_rate: 0.0003
+            micro_batch_size: 16
+            sequence_len: 512
     Instead:
-        lora: {trainable_token_indices: [128009]}
-        hardware: null
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B-Instruct
+            adapter: lora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            learning_rate: 0.0003
+            micro_batch_size: 16
+            sequence_len: 512
     Evidence: V * d weights each, 16 bytes of weights, gradient and Adam states per weight in float32; adapters of gigabytes
         were reported.
     Known problems: new tokens, a new language and continued pretraining need them, so there nothing is said.
@@ -92,18 +128,18 @@ def whole_embeddings_trained(
     )
 
 
-def _needs_embeddings(facts: Facts, config: Reading | None) -> bool:
+def _needs_embeddings(facts: Facts, config: Reading) -> bool:
     """Whether tokens are added or changed, or the task is one that learns a language."""
     task = facts.task
     if task is not None and (task.family == "pretraining" or "language" in task.name):
         return True
-    if config is None:
-        return False
     found = {str(entry.path[0]) for entry in config.config.entries if entry.value not in (None, False, ())}
     if "special_tokens" in found:
         keys = {str(e.path[1]) for e in config.config.entries if e.path[0] == "special_tokens" and len(e.path) > 1}
         found -= set() if keys - {"pad_token"} else {"special_tokens"}
-    return bool(found & set(TOKEN_SETTINGS)) or any(str(key).endswith(("add_tokens", "add_new_tokens")) for key in found)
+    return bool(found & set(TOKEN_SETTINGS)) or any(
+        str(key).endswith(("add_tokens", "add_new_tokens")) for key in found
+    )
 
 
 @rule("eval-batch-inherited", "MEM511", Severity.WARNING, Confidence.FACT, ("transformers-code", "arithmetic"))

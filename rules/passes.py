@@ -16,7 +16,13 @@ MOST_PASSES = 5
 MOST_PRETRAINING_PASSES = 4
 
 
-@rule("epochs-many-on-little-data", "SCH716", Severity.WARNING, Confidence.MEASURED, ("baseten-2026", "diagnosis-corpus", "raschka-2023"))
+@rule(
+    "epochs-many-on-little-data",
+    "SCH716",
+    Severity.WARNING,
+    Confidence.MEASURED,
+    ("baseten-2026", "diagnosis-corpus", "raschka-2023"),
+)
 def epochs_many_on_little_data(
     lora: LoraFacts, train: TrainFacts, facts: Facts, config: Reading | None = None
 ) -> Iterator[Hit]:
@@ -151,7 +157,9 @@ def warmup_unit_mistaken(config: Reading) -> Iterator[Hit]:
             f"warmup_ratio {steps:g}, or a number of steps.",
             ("config.warmup_steps",),
             severity=Severity.NOTE if config.dialect.name == "axolotl" else None,
-            rewrites=(Rewrite(entry, "rename warmup_steps to warmup_ratio", key="warmup_ratio"),) if known and entry.key else (),
+            rewrites=(Rewrite(entry, "rename warmup_steps to warmup_ratio", key="warmup_ratio"),)
+            if known and entry.key
+            else (),
         )
     if isinstance(ratio, (int, float)) and not isinstance(ratio, bool) and ratio >= 1:
         refused = config.dialect.name in ("ms-swift", "megatron-swift", "unsloth-studio")
@@ -168,7 +176,7 @@ def _counts_shares(config: Reading) -> bool:
     version = config.versions.get("transformers", "").partition(".")[0]
     if version.isdecimal():
         return int(version) >= 5
-    return config.dialect.name in ("trl", "hf", "plan")
+    return config.dialect.name in ("trl", "hf", "unsloth", "plan")
 
 
 @rule("run-without-length", "SCH719", Severity.ERROR, Confidence.FACT, ("trainer-code", "transformers-code"))
@@ -203,7 +211,13 @@ def run_without_length(config: Reading, train: TrainFacts) -> Iterator[Hit]:
     Evidence: the checks of Axolotl, LLaMA-Factory, ms-swift and transformers.
     Known problems: a program's stream is not seen.
     """
-    if config.config.shape == "calls" or config.dialect.name not in ("axolotl", "llamafactory", "ms-swift", "trl", "hf"):
+    if config.config.shape == "calls" or config.dialect.name not in (
+        "axolotl",
+        "llamafactory",
+        "ms-swift",
+        "trl",
+        "hf",
+    ):
         return
     if train.max_steps or (config.dialect.name == "ms-swift" and config.has("max_epochs")):
         return
@@ -232,67 +246,4 @@ def _is_false(config: Reading, key: str) -> bool:
     return entry is not None and str(entry.value).lower() == "false"
 
 
-@rule("checkpoint-every-few-steps", "SCH720", Severity.WARNING, Confidence.FACT, ("checkpoint-code", "checkpoint-reports"))
-def checkpoint_every_few_steps(config: Reading, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
-    """A checkpoint is written every few steps.
-
-    Why: each one stops the training, and under ZeRO-3 every process gathers the whole model for it. Without a limit the disk
-        fills too.
-    Example:
-        llamafactory: |
-            model_name_or_path: Qwen/Qwen2.5-7B-Instruct
-            stage: sft
-            finetuning_type: lora
-            dataset: mine
-            template: qwen
-            cutoff_len: 1024
-            num_train_epochs: 1.0
-            learning_rate: 3.0e-4
-            save_steps: 5
-            bf16: true
-    Instead:
-        llamafactory: |
-            model_name_or_path: Qwen/Qwen2.5-7B-Instruct
-            stage: sft
-            finetuning_type: lora
-            dataset: mine
-            template: qwen
-            cutoff_len: 1024
-            num_train_epochs: 1.0
-            learning_rate: 3.0e-4
-            save_steps: 200
-            bf16: true
-    Evidence: one report of a run whose time went into saving, with save_steps 5 under ZeRO-3.
-    Known problems: a run of 50 steps or less is a trial and is silent.
-    """
-    sharded = facts.stack is not None and _sharding(facts) == "zero3"
-    if train.save_strategy != "steps" or not train.save_steps or train.save_steps > (10 if sharded else 5):
-        return
-    if "train.save_steps" in config.inherited or (_steps(facts) or 51) <= 50:
-        return
-    yield Hit(
-        f"A checkpoint every {train.save_steps} step{'s' if train.save_steps > 1 else ''}"
-        f"{', for which ZeRO-3 gathers the whole model,' if sharded else ''} takes more time than the training between two: save every 100 "
-        "to 500, and set save_total_limit.",
-        ("train.save_steps",),
-        (Change("train.save_steps", 200),),
-    )
-
-
-def _sharding(facts: Facts) -> str:
-    try:
-        return facts.stack.sharding if facts.stack is not None else "none"
-    except UnknownFact:
-        return "none"
-
-
-def _steps(facts: Facts) -> int | None:
-    try:
-        return facts.optimizer_steps
-    except UnknownFact:
-        return None
-
-
-PASS_RULES = (
-    epochs_many_on_little_data, max_steps_hide_passes, warmup_unit_mistaken, run_without_length, checkpoint_every_few_steps,
-)  # fmt: skip
+PASS_RULES = (epochs_many_on_little_data, max_steps_hide_passes, warmup_unit_mistaken, run_without_length)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from lora_advise.facts import Facts, HardwareFacts, ModelFacts, QuantFacts, StackFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.model_kernels import DEQUANTIZED, attention_refused, foreign_format
+from lora_advise.published import stored_as
+from lora_advise.reading import Reading
 from lora_advise.rule import rule
 
 
@@ -137,7 +139,9 @@ def attention_not_in_class(model: ModelFacts, train: TrainFacts) -> Iterator[Hit
 
 
 @rule("quantized-checkpoint-again", "QNT415", Severity.ERROR, Confidence.FACT, ("checkpoint-formats",))
-def quantized_checkpoint_again(model: ModelFacts, quant: QuantFacts, facts: Facts) -> Iterator[Hit]:
+def quantized_checkpoint_again(
+    model: ModelFacts, quant: QuantFacts, facts: Facts, config: Reading | None = None
+) -> Iterator[Hit]:
     """bitsandbytes is to quantize a checkpoint that is quantized already.
 
     Why: transformers refuses to load a checkpoint of one format with the configuration of another.
@@ -155,7 +159,7 @@ def quantized_checkpoint_again(model: ModelFacts, quant: QuantFacts, facts: Fact
     """
     if facts.stack is not None and facts.stack.framework == "unsloth":
         return
-    stored = model.checkpoint_quantization
+    stored = model.checkpoint_quantization or _named(config)
     if not foreign_format(stored) or not (quant.load_in_4bit or quant.load_in_8bit):
         return
     way = "load it dequantized to 16 bits" if stored in DEQUANTIZED else "name the model that it was made from"
@@ -164,8 +168,16 @@ def quantized_checkpoint_again(model: ModelFacts, quant: QuantFacts, facts: Fact
         ("quant.load_in_4bit", "quant.load_in_8bit"),
         (Change("quant.load_in_4bit", False), Change("quant.load_in_8bit", False)),
         # Which of the others are published in FP8 is known from their makers' cards only.
-        Severity.WARNING if stored == "fp8" and model.path is None else None,
+        Severity.WARNING if (stored == "fp8" and model.path is None) or not model.checkpoint_quantization else None,
     )
+
+
+def _named(config: Reading | None) -> str | None:
+    """The format that the model's name says; LLaMA-Factory passes over its own bits for such a base."""
+    if config is None or config.dialect.name == "llamafactory":
+        return None
+    kind = stored_as(str(config.value("model", "")))
+    return kind if kind in ("gptq", "awq", "aqlm", "eetq", "hqq") else None
 
 
 QUANTIZATION_RULES = (

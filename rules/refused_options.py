@@ -23,7 +23,9 @@ def _ref_model_refused(config: Reading) -> bool:
 
 
 def _fast_language_model(config: Reading) -> bool:
-    return any(str(e.path[0]).startswith("FastLanguageModel.get_peft_model") for e in config.config.entries if len(e.path) == 1)
+    return any(
+        str(e.path[0]).startswith("FastLanguageModel.get_peft_model") for e in config.config.entries if len(e.path) == 1
+    )
 
 
 def _odd_saved(config: Reading) -> bool:
@@ -42,7 +44,9 @@ def _odd_start(config: Reading) -> bool:
 
 _SAVED = Case(
     ("save_only_model", "train.load_best_model_at_end"),
-    lambda c: on(c, "save_only_model") and on(c, "train.load_best_model_at_end") and sharding(c) in ("zero2", "zero3", "fsdp"),
+    lambda c: (
+        on(c, "save_only_model") and on(c, "train.load_best_model_at_end") and sharding(c) in ("zero2", "zero3", "fsdp")
+    ),
     "Under DeepSpeed and FSDP the Trainer cannot load the best checkpoint of those that hold the model alone, and stops: drop "
     "save_only_model or load_best_model_at_end.",
 )

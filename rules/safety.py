@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lora_advise.finding import Confidence, Hit, Severity
+from lora_advise.facts import ModelFacts
+from lora_advise.finding import Confidence, Hit, Rewrite, Severity
 from lora_advise.reading import Reading
 from lora_advise.rule import rule
 from lora_advise.rules.keys import place
@@ -63,4 +64,48 @@ def secret_in_config(config: Reading) -> Iterator[Hit]:
             )
 
 
-SAFETY_RULES = (secret_in_config,)
+_CODE_OF_THEIR_OWN = ("baichuan", "bailing_moe", "chatglm", "deepseek", "internlm2", "internvl_chat", "mimo", "minicpm", "phi3small", "qwen")
+"""Model types of the catalogue that transformers 5.24 has no class for."""
+
+
+@rule("remote-code-trusted", "SAF1402", Severity.NOTE, Confidence.CONVENTION, ("transformers-code",))
+def remote_code_trusted(config: Reading, model: ModelFacts) -> Iterator[Hit]:
+    """The model repository's own Python code may run, though transformers has a class for the model.
+
+    Why: trust_remote_code runs what stands in the repository at the time of loading. Where transformers has the class itself, it
+        runs for nothing, and another version of the repository may run something else.
+    Example:
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B
+            adapter: lora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            learning_rate: 0.0002
+            micro_batch_size: 16
+            sequence_len: 512
+            trust_remote_code: true
+    Instead:
+        axolotl: |
+            base_model: meta-llama/Llama-3.1-8B
+            adapter: lora
+            lora_r: 16
+            lora_alpha: 32
+            lora_target_linear: true
+            learning_rate: 0.0002
+            micro_batch_size: 16
+            sequence_len: 512
+    Evidence: AutoModel takes the repository's class, where it names one, before its own when trust_remote_code is true.
+    Known problems: usual practice: trainers' own examples set it for any model, so it is hidden by default.
+    """
+    entry = config.written.get("trust_remote_code")
+    if entry is not None and str(entry.value).lower() == "true" and model.model_type not in _CODE_OF_THEIR_OWN:
+        yield Hit(
+            f"trust_remote_code runs Python code out of the model's repository, and transformers has a class for {model.model_type}: "
+            "remove it.",
+            ("config.trust_remote_code",),
+            rewrites=(Rewrite(entry, "set trust_remote_code to false", value=False),),
+        )
+
+
+SAFETY_RULES = (secret_in_config, remote_code_trusted)

@@ -9,6 +9,7 @@ from lora_advise.finding import Change, Confidence, Hit, Rewrite, Severity
 from lora_advise.rates import SCHEDULERS, format_lr, run_e2
 from lora_advise.reading import Reading
 from lora_advise.rule import rule
+from lora_advise.rules.evaluation import steps_of
 
 SMOKE_TEST = 20
 """Steps of a run that only shows that it runs."""
@@ -76,19 +77,19 @@ def high_rate_without_warmup(lora: LoraFacts, train: TrainFacts, facts: Facts) -
     Evidence: loss spikes at lr * sqrt(alpha_eff) above 4e-3, and warmup of 10 % in that study.
     Known problems: the bound 3e-3 is interpolated. Where the rate itself diverges, a warmup does not save it.
     """
-    value, steps = run_e2(lora, train), facts.optimizer_steps
+    value, steps = run_e2(lora, train), steps_of(facts)
     if train.warmup_steps == 0 and value is not None and value > 3e-3 and (steps is None or steps >= 10):
         warmup = min(100, max(5, round(0.05 * (steps or 1000))))
         yield Hit(
             f"A learning rate of {format_lr(train.learning_rate)} (lr * sqrt(alpha_eff) = {format_lr(value)}) starts "
             f"at full size: set warmup_steps to {warmup}.",
-            ("train.warmup_steps",),
+            ("train.learning_rate", "train.warmup_steps"),
             (Change("train.warmup_steps", min(warmup, (steps or 1000) // 5)),),
         )
 
 
 @rule("warmup-ignored", "SCH704", Severity.WARNING, Confidence.FACT, ("transformers-code",))
-def warmup_ignored(train: TrainFacts) -> Iterator[Hit]:
+def warmup_ignored(train: TrainFacts, config: Reading | None = None) -> Iterator[Hit]:
     """Warmup steps are set for a constant schedule, which ignores them.
 
     Why: transformers has two constant schedules, and only constant_with_warmup warms up.
@@ -99,7 +100,16 @@ def warmup_ignored(train: TrainFacts) -> Iterator[Hit]:
     Evidence: get_constant_schedule takes no warmup.
     Known problems: the change offered keeps the run as it is; for a warmup take constant_with_warmup.
     """
-    if train.lr_scheduler_type == "constant" and train.warmup_steps > 0:
+    if train.lr_scheduler_type != "constant":
+        return
+    share = config.value("warmup_ratio") if config is not None else None
+    if share and config is not None and not config.value("warmup_steps"):
+        yield Hit(
+            f"The constant schedule ignores warmup_ratio {share}: remove it, or use constant_with_warmup.",
+            ("config.warmup_ratio", "train.lr_scheduler_type"),
+            rewrites=(Rewrite(config.written["warmup_ratio"], "remove warmup_ratio", drop=True, safe=True),),
+        )
+    elif train.warmup_steps > 0:
         yield Hit(
             f"The constant schedule ignores warmup_steps {train.warmup_steps}: remove it, or use constant_with_warmup.",
             ("train.warmup_steps", "train.lr_scheduler_type"),
@@ -208,13 +218,7 @@ def pretraining_repeated(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]:
         )
 
 
-@rule(
-    "clipping-off-at-high-rate",
-    "SCH709",
-    Severity.WARNING,
-    Confidence.CONVENTION,
-    ("torchtune-recipes", "transformers-code"),
-)
+@rule("clipping-off-at-high-rate", "SCH709", Severity.WARNING, Confidence.CONVENTION, ("torchtune-recipes", "transformers-code"))
 def clipping_off_at_high_rate(lora: LoraFacts, train: TrainFacts) -> Iterator[Hit]:
     """Gradients are not clipped although the learning rate is high.
 
@@ -259,7 +263,7 @@ def projected_optimizer_on_adapter(
     """
     switch = next((name for name in _SWITCHES if config is not None and config.value(name) is True), None)
     refused = config is not None and config.dialect.name in ("llamafactory", "axolotl")
-    if switch is not None and config is not None:
+    if config is not None and switch is not None:
         does = f"{config.dialect.title} refuses it" if refused else "it has nothing to save there"
         yield Hit(
             f"{switch} saves the memory of training full matrices, and an adapter is trained: {does}. Leave {switch} out.",

@@ -48,44 +48,33 @@ def value_unreadable(config: Reading) -> Iterator[Hit]:
 def number_as_text(config: Reading) -> Iterator[Hit]:
     """A number is text to the reader that this trainer uses, and the trainer does not turn it back.
 
-    Why: YAML 1.1 reads 3e-4 as text, since it wants a dot in the number and a sign in the exponent. A trainer that takes
-        the value as it comes stops when it compares or multiplies it.
+    Why: YAML 1.1 reads 3e-4 as text, since it wants a dot in the number and a sign in the exponent, and a number in quotes is
+        text in any format. A parser that hands the value on as it comes lets the run stop at the first comparison.
     Example:
-        trl: |
-            model_name_or_path: meta-llama/Llama-3.1-8B
-            dataset_name: trl-lib/Capybara
-            use_peft: true
-            lora_r: 16
-            lora_alpha: 32
-            lora_target_modules: all-linear
-            learning_rate: 2e-4
-            dtype: bfloat16
+        hf: |
+            {"model_name_or_path": "mine", "lora_r": 16, "lora_alpha": 32, "per_device_train_batch_size": 16,
+             "learning_rate": "2e-4", "bf16": true, "num_train_epochs": 1}
     Instead:
-        trl: |
-            model_name_or_path: meta-llama/Llama-3.1-8B
-            dataset_name: trl-lib/Capybara
-            use_peft: true
-            lora_r: 16
-            lora_alpha: 32
-            lora_target_modules: all-linear
-            learning_rate: 2.0e-4
-            dtype: bfloat16
-    Evidence: PyYAML 6 gives text for 2e-4 and a number for 2.0e-4; OmegaConf, ruamel.yaml in YAML 1.2 and pydantic
-        give a number for both.
-    Known problems: only for trainers that were seen to break on it.
+        hf: |
+            {"model_name_or_path": "mine", "lora_r": 16, "lora_alpha": 32, "per_device_train_batch_size": 16,
+             "learning_rate": 2e-4, "bf16": true, "num_train_epochs": 1}
+    Evidence: HfArgumentParser.parse_yaml_file of transformers 5.24 gives the text "3e-4" for 3e-4, and TrainingArguments or the
+        optimizer then raise a TypeError. Axolotl, LLaMA-Factory, ms-swift, torchtune and TRL's own parser turn it back.
+    Known problems: only for trainers that were seen to break on it. In JSON a bare 2e-4 is a number.
     """
     if config.dialect.text_numbers != "break" or config.config.shape != "mapping":
         return
+    yaml = config.document.lower().endswith((".yaml", ".yml"))
     for lens in config.dialect.lenses:
         entry = config.written.get(lens.name)
         if entry is None or lens.kind not in ("number", "count"):
             continue
         quoted = entry.quoted and isinstance(entry.value, str)
-        bare = not entry.quoted and isinstance(entry.value, float) and _text_in_yaml_1_1(entry.text)
+        bare = yaml and not entry.quoted and isinstance(entry.value, float) and _text_in_yaml_1_1(entry.text)
         if quoted or bare:
             number = float(entry.value)
             yield Hit(
-                f"{name_of(entry)}: {entry.text[:40]} is text to the YAML reader of {config.dialect.title}; write {_plain(number)}.",
+                f"{name_of(entry)}: {entry.text[:40]} is text to {config.dialect.title}, which does not turn it into a number; write {_plain(number)}.",
                 (place(entry),),
                 rewrites=(Rewrite(entry, f"write {_plain(number)}", value=number, safe=True),),
             )

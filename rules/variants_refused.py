@@ -36,6 +36,7 @@ def dora_on_foreign_quantization(lora: LoraFacts, facts: Facts, config: Reading 
     Example:
         axolotl: |
             base_model: TheBloke/Llama-2-7B-GPTQ
+            gptq: true
             adapter: lora
             lora_r: 16
             lora_alpha: 32
@@ -47,6 +48,7 @@ def dora_on_foreign_quantization(lora: LoraFacts, facts: Facts, config: Reading 
     Instead:
         axolotl: |
             base_model: TheBloke/Llama-2-7B-GPTQ
+            gptq: true
             adapter: lora
             lora_r: 16
             lora_alpha: 32
@@ -76,7 +78,7 @@ def svd_init_without_conversion(config: Reading, lora: LoraFacts) -> Iterator[Hi
         and gives nonsense on the original one.
     Example:
         llamafactory: |
-            model_name_or_path: meta-llama/Llama-3.1-8B
+            model_name_or_path: meta-llama/Llama-3.1-8B-Instruct
             stage: sft
             do_train: true
             finetuning_type: lora
@@ -93,7 +95,7 @@ def svd_init_without_conversion(config: Reading, lora: LoraFacts) -> Iterator[Hi
             gradient_accumulation_steps: 4
     Instead:
         llamafactory: |
-            model_name_or_path: meta-llama/Llama-3.1-8B
+            model_name_or_path: meta-llama/Llama-3.1-8B-Instruct
             stage: sft
             do_train: true
             finetuning_type: lora
@@ -110,20 +112,20 @@ def svd_init_without_conversion(config: Reading, lora: LoraFacts) -> Iterator[Hi
             per_device_train_batch_size: 4
             gradient_accumulation_steps: 4
     Evidence: save_pretrained's path_initial_model_for_weight_conversion in PEFT, pissa_convert in LLaMA-Factory.
-    Known problems: only LLaMA-Factory and Axolotl are judged; ms-swift converts by itself, and a program may do so later.
+    Known problems: LLaMA-Factory, Axolotl and saved adapters are judged; ms-swift converts by itself, and a program may do so
+        later. A converted adapter says init_lora_weights true.
     """
     start = initialization(lora)
-    if config.dialect.name not in ("llamafactory", "axolotl") or not start.startswith(
+    if config.dialect.name not in ("llamafactory", "axolotl", "peft") or not start.startswith(
         ("pissa", "olora", "corda", "lora_ga")
     ):
         return
     if config.value("pissa_convert") is True:
         return
-    way = (
-        "set pissa_convert"
-        if config.dialect.name == "llamafactory"
-        else "keep the initial adapter and convert afterwards"
-    )
+    way = {
+        "llamafactory": "set pissa_convert",
+        "peft": "whoever loads it repeats the decomposition; save it with path_initial_model_for_weight_conversion",
+    }.get(config.dialect.name, "keep the initial adapter and convert afterwards")
     yield Hit(
         f"An adapter that starts as {start} is saved without conversion and fits only the altered base: {way}.",
         ("lora.init_lora_weights",),

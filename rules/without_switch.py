@@ -199,7 +199,11 @@ def setting_without_switch(config: Reading) -> Iterator[Hit]:
             continue
         keys = ", ".join(dict.fromkeys(key_of(config, name) for name in given))
         verb = f"{'count' if len(given) > 1 else 'counts'} only with {row.switch}"
-        does = f", and {config.dialect.title} stops without it" if row.severity is Severity.ERROR else ", and here without effect"
+        does = (
+            f", and {config.dialect.title} stops without it"
+            if row.severity is Severity.ERROR
+            else ", and here without effect"
+        )
         yield Hit(
             f"{keys} {verb}{does}: add that, or remove {'them' if len(given) > 1 else 'it'}.",
             tuple(f"config.{name}" for name in given),

@@ -37,11 +37,7 @@ def shapes() -> Iterator[ModelFacts]:
         types.setdefault((model.model_type, model.kind), []).append(model)
     for models in types.values():
         models.sort(key=lambda m: m.total_params)
-        few = (
-            models
-            if models[0].kind not in ("dense", "vlm", "ssm") or len(models) <= FEW
-            else [models[0], models[-1]]
-        )
+        few = models if models[0].kind not in ("dense", "vlm", "ssm") or len(models) <= FEW else [models[0], models[-1]]
         yield from few
 
 

@@ -146,10 +146,16 @@ def test_former_names():
     assert [found.dialect.renamed[n].new for _, n in found.outdated] == ["eval_strategy"]
 
 
+def test_an_export_is_read_without_a_run():
+    found = reading(model_name_or_path="a/b", adapter_name_or_path="c", template="x", export_dir="d")
+    assert found.facts.train is None
+    assert found.facts.lora is None
+    assert found.value("export_dir") == "d"
+
+
 @pytest.mark.parametrize(
     "settings",
     [
-        {"model_name_or_path": "a/b", "adapter_name_or_path": "c", "template": "x", "export_dir": "d"},
         {"model_name_or_path": "a/b", "template": "x", "infer_backend": "vllm"},
         {**BASE, "do_train": False},
         {"model_name_or_path": "a/b", "adapter_name_or_path": "c", "template": "x", "finetuning_type": "lora"},

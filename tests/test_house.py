@@ -63,6 +63,7 @@ def test_rules_import_only_nouns_and_arithmetic() -> None:
         "rates",
         "adapters",
         "adapter_limits",
+        "adapter_paths",
         "model_kernels",
         "memory",
         "plan",

@@ -52,8 +52,8 @@ def axolotl(folder):
     classes = classes_of(folder / "axolotl" / "utils" / "schemas")
     plugins = classes_of(folder / "axolotl" / "integrations")
     keys = fields_of("AxolotlInputConfig", classes) | fields_of("AxolotlConfigWCapabilities", classes)
-    for name in plugins:
-        if name.endswith(("Args", "Config")):
+    for path in (folder / "axolotl" / "integrations").rglob("*.py"):
+        for name in re.findall(r"""return ["']axolotl\.integrations\.[\w.]+\.(\w+)["']""", path.read_text("utf-8")):
             keys |= fields_of(name, plugins)
     return keys
 
