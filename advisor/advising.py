@@ -204,7 +204,10 @@ def local_or_assumed(count: int = 1) -> tuple[HardwareFacts, str]:
     if found is not None:
         return found, f"No device is named; {found.name} of this machine is taken."
     card = _placeholder().changed({"count": count})
-    return card, f"No device is named and this machine has none: {count} x {card.name} is assumed; --gpu says which it is."
+    return (
+        card,
+        f"No device is named and this machine has none: {count} x {card.name} is assumed; --gpu says which it is.",
+    )
 
 
 def memory_table(facts: Facts, known: bool) -> tuple[MemoryVerdict, ...]:

@@ -61,7 +61,11 @@ def _derived() -> Iterator[tuple[str, Look, str]]:
     yield "method", lambda f: f.method, "quant.load_in_4bit"
     yield "model", lambda f: f.model.name if f.model else UNKNOWN, "model"
     yield "effective batch", lambda f: f.effective_batch, "train.per_device_train_batch_size"
-    yield "optimizer steps", lambda f: UNKNOWN if f.optimizer_steps is None else f.optimizer_steps, "train.num_train_epochs"
+    yield (
+        "optimizer steps",
+        lambda f: UNKNOWN if f.optimizer_steps is None else f.optimizer_steps,
+        "train.num_train_epochs",
+    )
     yield "scale of the adapter", lambda f: f"{f.lora.scale:.4g}" if f.lora else "no adapter", "lora.lora_alpha"
     yield "learning rate times sqrt(alpha_eff)", _e2, "train.learning_rate"
     yield "trained parameters", _trained, "lora.r"
@@ -103,7 +107,12 @@ def _plain() -> Iterator[tuple[str, Look, str]]:
 def _reader(section: str, field: str) -> Look:
     def look(facts: Facts) -> Any:
         owner = getattr(facts, section)
-        if section == "quant" and owner is not None and not (owner.load_in_4bit or owner.load_in_8bit) and "load" not in field:
+        if (
+            section == "quant"
+            and owner is not None
+            and not (owner.load_in_4bit or owner.load_in_8bit)
+            and "load" not in field
+        ):
             return "no quantization"
         return "none" if owner is None else getattr(owner, field)
 
@@ -154,7 +163,10 @@ def _markdown(found: Difference) -> str:
     from lora_advise.lint_markdown import cell
 
     lines = [f"| | {cell(found.first)} | {cell(found.second)} |", "|---|---|---|"]
-    lines += [f"| {r.name} | {_both(cell(r.first), r.origins[0])} | {_both(cell(r.second), r.origins[1])} |" for r in found.rows]
+    lines += [
+        f"| {r.name} | {_both(cell(r.first), r.origins[0])} | {_both(cell(r.second), r.origins[1])} |"
+        for r in found.rows
+    ]
     return "\n".join([*(lines if found.rows else []), "", _summary(found)]).lstrip("\n") + "\n"
 
 

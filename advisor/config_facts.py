@@ -16,7 +16,10 @@ FLAGS = {"model": "--model", "hardware": "--gpu", "task": "--task", "data": "--d
 
 
 def reading_of(
-    path: str | Path, given: Mapping[str, Any] | None = None, dialect: str | None = None, versions: Mapping[str, str] | None = None
+    path: str | Path,
+    given: Mapping[str, Any] | None = None,
+    dialect: str | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> Reading:
     """The first run of that file that trains. Raises LoraAdviseError where no trainer's run is in it."""
     from lora_advise.document_read import read_document

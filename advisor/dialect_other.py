@@ -15,7 +15,7 @@ from lora_advise.unknown import UnknownFact
 _LORA_GROUPS = ("lora", "peft", "adapter", "lora_config", "peft_config", "qlora")
 _TRAIN_GROUPS = (
     "training", "train", "trainer", "training_args", "training_arguments", "training_config", "optimizer", "optim", "hyperparameters",
-    "finetune", "sft", "scheduler",
+    "finetune", "sft", "scheduler", "optimizer_kwargs", "optimizer_args",
 )  # fmt: skip
 _MODEL_GROUPS = ("model", "base_model", "quantization", "quantisation", "bnb", "bnb_config", "quant")
 _GROUPS = (*_LORA_GROUPS, *_TRAIN_GROUPS, *_MODEL_GROUPS, "data", "dataset", "data_args", "model_args", "lora_args")
@@ -179,6 +179,8 @@ def _recognise(config: Config) -> int:
     methods = [entry for entry in config.entries if entry.path[-1] in ("method", "adapter", "finetuning_method")]
     named = any(str(entry.value).lower() in _METHODS for entry in methods)
     two = len(keys & _RANKS) > 1
+    if config.get("optimizer_kwargs", "lr") is not None:
+        return 1
     return 1 if (ranked and (keys & _TRAINS or two)) or (named and keys & _TRAINS) else 0
 
 

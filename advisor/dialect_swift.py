@@ -21,9 +21,11 @@ from lora_advise.lenses_swift import (
     LORA_DEFAULTS,
     QUANT_DEFAULTS,
     SHARED,
+    idle,
     method,
     put_adapter,
     put_held_out,
+    put_idle,
     put_length,
     put_loss,
     put_precision,
@@ -186,8 +188,9 @@ def _recognise(config: Config) -> int:
     words = "/".join(config.program).replace("\\", "/").replace(".", "/").split("/")
     named = "swift" in words or "llm_sft" in words
     if config.shape == "command":
-        trains = bool(subcommand(config)) and "megatron" not in words and "_megatron" not in words
-        return 5 + len(keys & _KEYS) if named and trains else 0
+        if not named or {"megatron", "_megatron"} & set(words):
+            return 0
+        return 5 + len(keys & _KEYS) if subcommand(config) else 0
     if not keys & {"dataset", "cached_dataset"} or not keys & {"model", "model_id_or_path", "model_type", "adapters"}:
         return 0
     own = len(keys & _KEYS)
@@ -207,7 +210,7 @@ SWIFT = Dialect(
         Step(("train.attn_implementation",), _attention), Step(("train.optim",), _optimizer),
         Step(("train.num_train_epochs",), _epochs), Step(("train.metric_for_best_model",), _metric),
         Step(("train.loss_on",), put_loss), Step(("stack.sharding", "stack.cpu_offload"), _processes),
-        Step(("train.gradient_accumulation_steps",), _accumulation),
+        Step(("train.gradient_accumulation_steps",), _accumulation), Step((), put_idle),
     ),
     defaults={
         **{k: v for k, v in TRAINING_DEFAULTS.items() if k != "train.gradient_accumulation_steps"}, **PEFT_DEFAULTS,
@@ -220,3 +223,16 @@ SWIFT = Dialect(
     renamed=(*RENAMED, *(r for r in RENAMED_ARGUMENTS if r.old not in keys_of("ms-swift"))),
     strict=True, written="command", newest=f"ms-swift {version_of('ms-swift')}",
 )  # fmt: skip
+
+
+def _recognise_tool(config: Config) -> int:
+    """``swift export``, ``infer``, ``deploy`` and their like."""
+    words = "/".join(config.program).replace("\\", "/").replace(".", "/").split("/")
+    return 3 if config.shape == "command" and "swift" in words and idle(config) else 0
+
+
+SWIFT_TOOLS = SWIFT._replace(
+    name="swift-tools", lenses=tuple(lens._replace(choices=()) for lens in LENSES), known=frozenset(), renamed=(), strict=False,
+    recognise=_recognise_tool,
+)  # fmt: skip
+"""Commands that use what was trained; their own keys are not written down."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from lora_advise.catalogue_lookup import find_model
@@ -13,7 +12,7 @@ from lora_advise.document import Config, Entry
 from lora_advise.facts import TaskFacts
 from lora_advise.interpolation import interpolated
 from lora_advise.sheet import Sheet
-from lora_advise.torchtune_parts import ANSWERS, OPTIMISERS, WHOLE_TEXT, model_id
+from lora_advise.torchtune_parts import ANSWERS, OPTIMISERS, WHOLE_TEXT, closed, model_id
 from lora_advise.unknown import UnknownFact
 
 LENSES: tuple[Lens, ...] = (
@@ -71,8 +70,6 @@ _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _HF_NAMES = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
 _FUSED_IN_HF = ("phi3", "phi4", "vision", "llama4", "moe")
 """Models whose projections transformers keeps under other names."""
-_MODEL_KEYS = frozenset(key[6:] for key in keys_of("torchtune") if key.startswith("model."))
-_SCHEDULER_KEYS = frozenset({"_component_", "num_warmup_steps", "num_cycles", "last_epoch"})
 
 
 def _builder(sheet: Sheet) -> str:
@@ -249,21 +246,6 @@ def _component(entry: Entry) -> Entry:
     return entry._replace(path=(*entry.path, "_component_")) if named and len(entry.path) == 1 else entry
 
 
-_SIZED = re.compile(r"^torchtune\.models\.\w+\.\w*\d+b\w*$")
-"""Builders of a model of one size; one without a size takes its dimensions too."""
-
-
-def _closed(config: Config) -> dict[str, frozenset[str]]:
-    """The parameters of torchtune's own builders; a component of somebody else's takes what it takes."""
-    found = {}
-    model, schedule = config.get("model", "_component_"), config.get("lr_scheduler", "_component_")
-    if model is not None and _SIZED.search(str(model.value)) and "vision" not in str(model.value):
-        found["model"] = _MODEL_KEYS | {"_component_"}
-    if schedule is not None and str(schedule.value).endswith(".get_cosine_schedule_with_warmup"):
-        found["lr_scheduler"] = _SCHEDULER_KEYS
-    return found
-
-
 def _recognise(config: Config) -> int:
     """Components, an optimizer among them: without one it is no training; or ``tune run`` with settings."""
     if config.shape == "command":
@@ -301,5 +283,5 @@ TORCHTUNE = Dialect(
         Renamed("full_bf16", "dtype", "torchtune", "0.1", "ignored", "torchtune-code", "Its value is bf16."),
         Renamed("memory_efficient_fsdp_wrap", None, "torchtune", "0.5", "ignored", "torchtune-code"),
     ),
-    newest=f"torchtune {version_of('torchtune')}", prepare=_prepared, closed=_closed,
+    newest=f"torchtune {version_of('torchtune')}", prepare=_prepared, closed=closed,
 )  # fmt: skip

@@ -17,6 +17,7 @@ _MODULES = {
     "trl": ("dialect_trl", "TRL"),
     "hf": ("dialect_arguments", "HF"),
     "ms-swift": ("dialect_swift", "SWIFT"),
+    "swift-tools": ("dialect_swift", "SWIFT_TOOLS"),
     "megatron-swift": ("dialect_megatron", "MEGATRON"),
     "torchtune": ("dialect_torchtune", "TORCHTUNE"),
     "peft": ("dialect_peft", "PEFT"),

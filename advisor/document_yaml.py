@@ -208,9 +208,9 @@ class _Reader:
 
     def _merge(self, top: _Open, node: Node) -> None:
         target = node.content if node.kind == "alias" else node
-        sources = target.content if target.kind == "list" else [target]
+        merged = target.content if target.kind == "list" else [target]
         names: set[str] = set()
-        for source in sources:
+        for source in merged:
             mapping = source.content if source.kind == "alias" else source
             if mapping.kind != "mapping":
                 line = self.places.at(source.start)[0]

@@ -67,4 +67,3 @@ def _finding(rule: Rule, hit: Hit) -> Finding:
         rule.name, rule.code, hit.severity or rule.severity, rule.confidence,
         hit.message, hit.fields, hit.changes, rule.sources, hit.step, hit.instead, hit.rewrites,
     )  # fmt: skip
-

@@ -109,6 +109,25 @@ def subcommand(config: Config) -> str:
     return ""
 
 
+IDLE = ("export", "merge-lora", "merge_lora", "infer", "deploy", "eval", "app", "sample", "rollout")
+"""Commands that use a model and train nothing."""
+
+
+def idle(config: Config) -> bool:
+    """Whether it is one of swift's commands that train nothing."""
+    words = [
+        word.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".py").rpartition(".")[2] for word in config.program
+    ]
+    return not subcommand(config) and any(word in IDLE for word in words)
+
+
+def put_idle(sheet: Sheet) -> None:
+    """A command that trains nothing has neither training nor an adapter of its own."""
+    if idle(sheet.config):
+        sheet.present -= {"train", "lora"}
+        sheet.task = None
+
+
 def method(sheet: Sheet) -> str:
     """``sft``, ``pt``, or what ``rlhf_type`` says; a file does not name its command, and only ``rlhf`` has such a type."""
     command = subcommand(sheet.config)

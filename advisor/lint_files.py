@@ -83,7 +83,7 @@ def _at_comment(finding: Finding, document: Document) -> Located:
     start = _line_start(document.text, line) + comment.column - 1
     end = document.text.find("\n", start)
     span = Span(start, len(document.text) if end < 0 else end, line, comment.column)
-    fixes = ()
+    fixes: tuple[Fix, ...] = ()
     if finding.rewrites and document.format != "notebook":
         fixes = (Fix(finding.rewrites[0].words, (Edit(_from_blank(document.text, start), span.end, ""),), safe=True),)
     return Located(finding, (Mark(span, ""),), fixes=fixes)

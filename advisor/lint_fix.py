@@ -25,10 +25,10 @@ def fixes_of(finding: Finding, reading: Reading, document: Document) -> tuple[Fi
     """
     found = []
     if finding.rewrites:
-        edits = [_rewrite(rewrite, document) for rewrite in finding.rewrites]
-        if all(edits):
-            words = "; ".join(rewrite.words for rewrite in finding.rewrites)
-            found.append(Fix(words, tuple(e for e in edits if e), all(r.safe for r in finding.rewrites)))
+        made = [_rewrite(rewrite, document) for rewrite in finding.rewrites]
+        words = "; ".join(rewrite.words for rewrite in finding.rewrites)
+        whole = tuple(edit for edit in made if edit is not None)
+        found.append(Fix(words, whole if len(whole) == len(made) else (), all(r.safe for r in finding.rewrites)))
     for changes in (finding.changes, finding.instead):
         if changes:
             edits = _edits(changes, reading, document)
@@ -188,7 +188,8 @@ def _in_cell(new: str, document: Document, span: Span) -> str:
 
 def apply_edits(text: str, edits: Iterable[Edit]) -> str:
     """The text with the edits made; of two that overlap the first counts, equal ones count once."""
-    done, end, parts = set(), 0, []
+    done: set[Edit] = set()
+    end, parts = 0, list[str]()
     for edit in sorted(edits, key=lambda e: (e.start, e.end)):
         if edit in done or edit.start < end or (edit.start == edit.end and edit.start in {d.start for d in done}):
             continue

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lora_advise.errors import LoraAdviseError
 
 if TYPE_CHECKING:
-    from pathspec import PathSpec
+    from pathspec import GitIgnoreSpec
 
 SUFFIXES = frozenset(
     {".yaml", ".yml", ".json", ".sh", ".bash", ".slurm", ".sbatch", ".py", ".ipynb"}
@@ -61,7 +61,7 @@ def could_be_config(path: Path, limit: int) -> bool:
     return any(sign in content for sign in SIGNS)
 
 
-def _spec(lines: Sequence[str]) -> PathSpec:
+def _spec(lines: Sequence[str]) -> GitIgnoreSpec:
     from pathspec import GitIgnoreSpec
 
     return GitIgnoreSpec.from_lines(lines)
@@ -73,7 +73,7 @@ def _walk(root: Path) -> Iterator[Path]:
     yield from _inside(root, ignored)
 
 
-def _above(root: Path) -> Iterator[tuple[Path, PathSpec]]:
+def _above(root: Path) -> Iterator[tuple[Path, GitIgnoreSpec]]:
     """The .gitignore files of the folders above, up to the repository's own."""
     folders = [root.resolve(), *root.resolve().parents]
     top = next((n for n, folder in enumerate(folders) if (folder / ".git").exists()), 0)
@@ -82,7 +82,7 @@ def _above(root: Path) -> Iterator[tuple[Path, PathSpec]]:
             yield folder, spec
 
 
-def _ignore_file(folder: Path) -> PathSpec | None:
+def _ignore_file(folder: Path) -> GitIgnoreSpec | None:
     file = folder / ".gitignore"
     try:
         if not file.is_file() or file.stat().st_size > 2**20:
@@ -92,7 +92,7 @@ def _ignore_file(folder: Path) -> PathSpec | None:
         return None
 
 
-def _inside(folder: Path, ignored: list[tuple[Path, PathSpec]]) -> Iterator[Path]:
+def _inside(folder: Path, ignored: list[tuple[Path, GitIgnoreSpec]]) -> Iterator[Path]:
     own = _ignore_file(folder)
     rules = [*ignored, (folder.resolve(), own)] if own is not None else ignored
     try:
@@ -110,7 +110,7 @@ def _inside(folder: Path, ignored: list[tuple[Path, PathSpec]]) -> Iterator[Path
             yield path
 
 
-def _is_ignored(path: Path, rules: list[tuple[Path, PathSpec]], *, folder: bool) -> bool:
+def _is_ignored(path: Path, rules: list[tuple[Path, GitIgnoreSpec]], *, folder: bool) -> bool:
     """The deepest .gitignore that says anything decides."""
     whole = path.parent.resolve() / path.name
     for base, spec in reversed(rules):

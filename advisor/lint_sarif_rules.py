@@ -23,13 +23,13 @@ def descriptors(findings: Iterable[Finding]) -> list[dict[str, Any]]:
 
 
 def _described(rule: Rule) -> dict[str, Any]:
-    sources = ", ".join(rule.sources)
-    text = f"{rule.documentation}\n\nSources: {sources}"
+    cited = ", ".join(rule.sources)
+    text = f"{rule.documentation}\n\nSources: {cited}"
     return {
         **_head(rule.code, rule.name, rule.severity, rule.confidence),
         "shortDescription": {"text": rule.summary},
         "fullDescription": {"text": _why(rule)},
-        "help": {"text": text, "markdown": _markdown(rule, sources)},
+        "help": {"text": text, "markdown": _markdown(rule, cited)},
     }
 
 
@@ -66,7 +66,7 @@ def _why(rule: Rule) -> str:
     return " ".join((rule.summary, *lines))
 
 
-def _markdown(rule: Rule, sources: str) -> str:
+def _markdown(rule: Rule, cited: str) -> str:
     """The documentation with its parts as headings; examples are code."""
     made = []
     for line in rule.documentation.split("\n"):
@@ -75,7 +75,7 @@ def _markdown(rule: Rule, sources: str) -> str:
             made += ["", f"**{head}**", "", *([rest.strip()] if rest.strip() else [])]
         else:
             made.append(line if line.startswith("    ") and _in_code(made) else line.strip())
-    return "\n".join((*made, "", f"**Sources** {sources}"))
+    return "\n".join((*made, "", f"**Sources** {cited}"))
 
 
 def _in_code(made: list[str]) -> bool:

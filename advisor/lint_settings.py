@@ -70,7 +70,7 @@ def read_settings(path: Path, *, required: bool = True) -> Settings | None:
 
     Raises LoraAdviseError for a file that cannot be read, an unknown key, rule or value.
     """
-    content = _toml(path)
+    content: Any = _toml(path)
     if path.name == "pyproject.toml":
         tool = content.get("tool")
         content = tool.get("lora-advise") if isinstance(tool, dict) else None
@@ -85,7 +85,7 @@ def _toml(path: Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -94,9 +94,10 @@ def _toml(path: Path) -> dict[str, Any]:
     if len(raw) > MAX_BYTES:
         raise LoraAdviseError(f"{path}: larger than 1 MiB; settings have a few lines.")
     try:
-        return tomllib.loads(raw.decode("utf-8-sig"))
+        found: dict[str, Any] = tomllib.loads(raw.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LoraAdviseError(f"{path}: not readable as TOML: {' '.join(str(error).split())[:200]}.") from None
+    return found
 
 
 def _settings(content: dict[str, Any], where: str) -> Settings:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from lora_advise.adapters import saved_params, targets, trainable_params
 from lora_advise.errors import LoraAdviseError
-from lora_advise.facts import Facts, LoraFacts, Method, ModelFacts, TrainFacts
+from lora_advise.facts import Facts, LinearModule, LoraFacts, Method, ModelFacts, TrainFacts
 from lora_advise.memory_stack import Stack, stack_of
 from lora_advise.memory_weights import Weights, state_bytes, step_temporary, weights_of
 
@@ -28,6 +28,9 @@ class Width(NamedTuple):
     heads: int
     layers: int
     softmax_layers: int
+    """Layers without a recurrent mixer."""
+    attention_layers: int
+    """Those of them with attention: some hybrids have layers that are an MLP alone."""
     vocab: int
     dense: int
     """Width of the dense (or shared-expert) MLP for each token, in units of a gated one."""
@@ -62,8 +65,8 @@ class Case(NamedTuple):
     dropout: bool
     all_targets: bool
     """Whether the MLP has adapters."""
-    mlp_targets: bool
-    """Whether its linear layers have: a dense MLP's or a shared expert's, not fused experts."""
+    mlp_share: float
+    """Share of the layers in which its linear layers have: a dense MLP's or a shared expert's, not fused experts."""
     attention_targets: bool
     """Whether attention has."""
     merged: int
@@ -124,7 +127,7 @@ def case_of(facts: Facts, stack: Stack | None = None) -> Case:
         saved_temporary=step_temporary(train.optim, wide),
         dropout=lora is not None and lora.lora_dropout > 0,
         all_targets=any(t.module.role in ("mlp", "expert", "shared_expert") for t in chosen),
-        mlp_targets=any(t.module.role in ("mlp", "shared_expert") and t.module.kind == "linear" for t in chosen),
+        mlp_share=_mlp_share(model, [t.module for t in chosen]),
         attention_targets=any(t.module.role in ("attention", "mixer") for t in chosen),
         merged=sum(merged),
         merged_kept=merged[0],
@@ -162,6 +165,20 @@ def length_of(facts: Facts, train: TrainFacts) -> int:
     return length
 
 
+def _mlp_share(model: ModelFacts, chosen: list[LinearModule]) -> float:
+    blocks: dict[str, int] = {}
+    for module in chosen:
+        if module.role in ("mlp", "shared_expert") and module.kind == "linear":
+            block = module.path.rpartition(".")[0]
+            blocks[block] = max(blocks.get(block, 0), module.count)
+    return min(1.0, sum(blocks.values()) / max(1, model.num_hidden_layers))
+
+
+def _attention_layers(model: ModelFacts) -> int:
+    rest = max(0, max(1, model.num_hidden_layers) - model.recurrent_layers)
+    return min(rest, max((m.count for m in model.with_role("attention") if m.kind == "linear"), default=rest))
+
+
 def _fused_query(model: ModelFacts) -> bool:
     features = (model.num_attention_heads + 2 * model.num_key_value_heads) * model.head_dim
     return any(m.d_out == features for m in model.with_role("attention"))
@@ -195,7 +212,7 @@ def width_of(model: ModelFacts) -> Width:
     return Width(
         hidden=hidden, attention=model.num_attention_heads * model.head_dim,
         kv=model.num_key_value_heads * model.head_dim, heads=model.num_attention_heads, layers=layers,
-        softmax_layers=max(0, layers - model.recurrent_layers), vocab=model.vocab_size,
+        softmax_layers=max(0, layers - model.recurrent_layers), attention_layers=_attention_layers(model), vocab=model.vocab_size,
         # A gated MLP has 3 h f weights per layer and a classic one 2 h f, which also keeps about 2/3 (section 4).
         dense=round(dense / (3 * hidden * layers)) if dense else (0 if expert else model.intermediate_size),
         expert=expert, experts=model.num_experts or 1, chosen=(model.num_experts_per_tok or 1) if expert else 0,

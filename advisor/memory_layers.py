@@ -146,7 +146,7 @@ def _mask_bytes(case: Case, quantity: Quantity, rows: int, length: int) -> float
     held = case.fused_query and case.key[TYPE] != "gpt_bigcode"
     freed = 2.0 * (width.attention + 2 * width.kv) if copied and held else 0.0
     layer = (4.0 * copied - freed) * rows * length + LAYER_MASK * entries
-    return layer * (width.softmax_layers / width.layers if quantity == "kept" else 1.0)
+    return layer * (width.attention_layers / width.layers if quantity == "kept" else 1.0)
 
 
 def _writes_scores(case: Case) -> bool:
@@ -168,8 +168,8 @@ def _beside_experts(case: Case, quantity: Quantity) -> float:
     if not width.expert or quantity not in ("kept", "hump"):
         return 0.0
     kept = 2.0 * width.chosen * (width.hidden + width.expert) if case.merged_kept else 0.0
-    if case.mlp_targets and case.method != "full":
-        dense = (width.hidden, width.attention, width.kv, width.dense)
+    if case.mlp_share and case.method != "full":
+        dense = (width.hidden * case.mlp_share, 0, 0, width.dense)
         drop = "dropout" if case.dropout else "plain"
         everywhere, alone = (_bare(f"{case.stack.mode}/{t}/{drop}", "kept", 0, dense) for t in ("all", "attention"))
         return kept + everywhere - alone

@@ -198,7 +198,7 @@ def _versions_per_token(case: Case) -> float:
 
 
 def _cache(case: Case, completions: int, length: int) -> Term:
-    size = 4 * case.width.kv * case.width.softmax_layers * completions * length
+    size = 4 * case.width.kv * case.width.attention_layers * completions * length
     note = "transformers generates all completions of a step at once; a lower bound"
     return Term("cache", "Keys and values of generation", size, note)
 

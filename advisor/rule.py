@@ -8,7 +8,20 @@ from typing import NamedTuple
 
 from lora_advise.finding import Confidence, Hit, Severity
 
-SECTIONS = ("task", "model", "lora", "quant", "train", "data", "hardware", "stack", "facts", "run", "config", "comments")
+SECTIONS = (
+    "task",
+    "model",
+    "lora",
+    "quant",
+    "train",
+    "data",
+    "hardware",
+    "stack",
+    "facts",
+    "run",
+    "config",
+    "comments",
+)
 """What a rule may ask for by parameter name; ``facts`` is the whole tree and is always known, ``config`` a file as it is
 written (:class:`lora_advise.reading.Reading`), ``comments`` what silences rules in it."""
 

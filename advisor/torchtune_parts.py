@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from lora_advise.data_keys import keys_of
+from lora_advise.document import Config
+
 OPTIMISERS = {
     "torch.optim.AdamW": "adamw_torch", "torch.optim.SGD": "sgd", "bitsandbytes.optim.PagedAdamW8bit": "paged_adamw_8bit",
     "bitsandbytes.optim.PagedAdamW": "paged_adamw_32bit", "bitsandbytes.optim.AdamW8bit": "adamw_8bit",
@@ -43,3 +46,22 @@ def model_id(builder: str) -> str | None:
     family, size, kind = found[1].replace("_", "."), found[2].replace("_", "."), found[3]
     suffix = {"2": "", "2.5": "-Instruct" if kind == "instruct" else "", "3": "-Base" if kind == "base" else ""}[family]
     return f"Qwen/Qwen{family}-{size}B{suffix}"
+
+
+_MODEL_KEYS = frozenset(key[6:] for key in keys_of("torchtune") if key.startswith("model."))
+_SCHEDULER_KEYS = frozenset({"_component_", "num_warmup_steps", "num_cycles", "last_epoch"})
+
+
+_SIZED = re.compile(r"^torchtune\.models\.\w+\.\w*\d+b\w*$")
+"""Builders of a model of one size; one without a size takes its dimensions too."""
+
+
+def closed(config: Config) -> dict[str, frozenset[str]]:
+    """The parameters of torchtune's own builders; a component of somebody else's takes what it takes."""
+    found = {}
+    model, schedule = config.get("model", "_component_"), config.get("lr_scheduler", "_component_")
+    if model is not None and _SIZED.search(str(model.value)) and "vision" not in str(model.value):
+        found["model"] = _MODEL_KEYS | {"_component_"}
+    if schedule is not None and str(schedule.value).endswith(".get_cosine_schedule_with_warmup"):
+        found["lr_scheduler"] = _SCHEDULER_KEYS
+    return found

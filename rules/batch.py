@@ -75,9 +75,7 @@ def batch_very_large(task: TaskFacts, lora: LoraFacts, train: TrainFacts, facts:
 
 
 @rule("too-few-steps", "MEM508", Severity.WARNING, Confidence.MEASURED, ("tinker-docs", "lwr-2025"))
-def too_few_steps(
-    task: TaskFacts, train: TrainFacts, facts: Facts, config: Reading | None = None
-) -> Iterator[Hit]:
+def too_few_steps(task: TaskFacts, train: TrainFacts, facts: Facts, config: Reading | None = None) -> Iterator[Hit]:
     """The run has fewer than 50 optimizer steps although a smaller batch or another epoch would give more.
 
     Why: B starts at zero; below a hundred steps adapters are under-trained whatever the learning rate.

@@ -118,9 +118,7 @@ def length_beyond_context(train: TrainFacts, model: ModelFacts) -> Iterator[Hit]
 
 
 @rule("packing-without-borders", "DAT605", Severity.WARNING, Confidence.FACT, ("trl-code", "transformers-code"))
-def packing_without_borders(
-    task: TaskFacts, train: TrainFacts, config: Reading | None = None
-) -> Iterator[Hit]:
+def packing_without_borders(task: TaskFacts, train: TrainFacts, config: Reading | None = None) -> Iterator[Hit]:
     """Examples are packed without an attention kernel that keeps them apart.
 
     Why: with plain attention every example sees those packed before it and learns from strangers.

@@ -64,9 +64,7 @@ def passes_without_evaluation(
 
 
 @rule("evaluation-without-rows", "SCH712", Severity.ERROR, Confidence.FACT, ("transformers-code",))
-def evaluation_without_rows(
-    train: TrainFacts, facts: Facts, config: Reading | None = None
-) -> Iterator[Hit]:
+def evaluation_without_rows(train: TrainFacts, facts: Facts, config: Reading | None = None) -> Iterator[Hit]:
     """Evaluation is on, but nothing is held out.
 
     Why: the Trainer refuses to start without an evaluation set.
@@ -77,8 +75,10 @@ def evaluation_without_rows(
     Evidence: the Trainer's check, and LLaMA-Factory's.
     Known problems: without knowing the data only LLaMA-Factory's files are judged, since they name every evaluation set.
     """
-    silent = config is not None and config.dialect.name == "llamafactory" and not (
-        config.has("test_datasets") or config.has("tokenized_path")
+    silent = (
+        config is not None
+        and config.dialect.name == "llamafactory"
+        and not (config.has("test_datasets") or config.has("tokenized_path"))
     )
     unnamed = not facts.data.eval_path if facts.data is not None else silent
     if train.eval_strategy != "no" and train.eval_share <= 0 and unnamed:
@@ -125,7 +125,11 @@ def best_checkpoint_not_saved(train: TrainFacts, config: Reading | None = None) 
             (Change("train.save_strategy", train.eval_strategy), Change("train.save_steps", train.eval_steps)),
         )
     elif (
-        not best and train.eval_strategy == "steps" and train.eval_steps and train.save_steps and train.save_steps % train.eval_steps
+        not best
+        and train.eval_strategy == "steps"
+        and train.eval_steps
+        and train.save_steps
+        and train.save_steps % train.eval_steps
     ):
         yield Hit(
             f"save_steps {train.save_steps} is no multiple of eval_steps {train.eval_steps}, so the best model cannot "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from itertools import takewhile
 
 from lora_advise.document import Entry, Unresolved
 from lora_advise.finding import Confidence, Hit, Rewrite, Severity
@@ -275,7 +276,8 @@ def key_renamed(config: Reading) -> Iterator[Hit]:
             now = f"{change.new} is given too, as {shown(there)}, and counts"
             rewrites = (Rewrite(entry, f"remove {change.old}", drop=True, safe=there.value == entry.value),)
         elif change.new is not None:
-            rewrites = (Rewrite(entry, f"rename {change.old} to {change.new}", key=change.new, safe=known and not change.note),)
+            words, safe = f"rename {change.old} to {change.new}", known and not change.note
+            rewrites = (Rewrite(entry, words, key=change.new, safe=safe),)
         yield Hit(
             f"{change.library} {change.since} and later {does}: {change.old}; {now}.{note}",
             (place(entry),), severity=severity, rewrites=rewrites,
@@ -288,13 +290,9 @@ def _older(version: str | None, since: str) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    found = []
-    for part in version.split("+", maxsplit=1)[0].split("."):
-        digits = "".join(c for c in part if c.isdigit())
-        if not digits:
-            break
-        found.append(int(digits))
-    return tuple(found)
+    """The release as numbers, up to the first part without digits."""
+    digits = ("".join(c for c in part if c.isdigit()) for part in version.split("+", maxsplit=1)[0].split("."))
+    return tuple(map(int, takewhile(bool, digits)))
 
 
 KEY_RULES = (key_misspelt, key_unknown, key_given_twice, key_renamed)

@@ -70,9 +70,7 @@ def precision_unset(config: Reading, train: TrainFacts, facts: Facts) -> Iterato
     if name == "trl" and (config.has("dtype") or not spoken or config.config.program or "trl" in config.versions):
         return
     named = [field for field in ("bits", "load_in_4bit", "load_in_8bit") if config.has(field)]
-    says = "the run computes in float32" + "; on the quantized base the loss is likely to be 0 or NaN" * is_on_bits(
-        config
-    )
+    says = "the run computes in float32" + "; on the quantized base the loss is likely to be 0" * is_on_bits(config)
     if name == "trl":
         says = "newer TRL turns bf16 on by itself, older releases train in float32"
     yield Hit(

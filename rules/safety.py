@@ -64,7 +64,18 @@ def secret_in_config(config: Reading) -> Iterator[Hit]:
             )
 
 
-_CODE_OF_THEIR_OWN = ("baichuan", "bailing_moe", "chatglm", "deepseek", "internlm2", "internvl_chat", "mimo", "minicpm", "phi3small", "qwen")
+_CODE_OF_THEIR_OWN = (
+    "baichuan",
+    "bailing_moe",
+    "chatglm",
+    "deepseek",
+    "internlm2",
+    "internvl_chat",
+    "mimo",
+    "minicpm",
+    "phi3small",
+    "qwen",
+)
 """Model types of the catalogue that transformers 5.24 has no class for."""
 
 

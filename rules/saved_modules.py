@@ -72,7 +72,11 @@ def dropout_on_expert_parameters(lora: LoraFacts, facts: Facts) -> Iterator[Hit]
     wrong += [("lora.use_dora", False)] if lora.use_dora else []
     if wrong:
         names = " and ".join(field.rsplit(".", 1)[-1] for field, _ in wrong)
-        what = "target_parameters cannot" if named else "target_modules reaches the experts, which are parameters: they cannot"
+        what = (
+            "target_parameters cannot"
+            if named
+            else "target_modules reaches the experts, which are parameters: they cannot"
+        )
         yield Hit(
             f"{what} be combined with {names}: PEFT raises after the model has been loaded.",
             tuple(field for field, _ in wrong),

@@ -76,9 +76,7 @@ def judge(facts: Facts, otherwise: TaskFamily | None = None) -> tuple[float, Ban
     value = run_e2(facts.lora, settled(facts.train))
     if value is None:
         return None
-    bounds = band(
-        family, facts.model.billions if facts.model else None, facts.model.kind if facts.model else None
-    )
+    bounds = band(family, facts.model.billions if facts.model else None, facts.model.kind if facts.model else None)
     return value, bounds, region(value, bounds)
 
 

@@ -218,7 +218,13 @@ def pretraining_repeated(task: TaskFacts, train: TrainFacts) -> Iterator[Hit]:
         )
 
 
-@rule("clipping-off-at-high-rate", "SCH709", Severity.WARNING, Confidence.CONVENTION, ("torchtune-recipes", "transformers-code"))
+@rule(
+    "clipping-off-at-high-rate",
+    "SCH709",
+    Severity.WARNING,
+    Confidence.CONVENTION,
+    ("torchtune-recipes", "transformers-code"),
+)
 def clipping_off_at_high_rate(lora: LoraFacts, train: TrainFacts) -> Iterator[Hit]:
     """Gradients are not clipped although the learning rate is high.
 
@@ -246,9 +252,7 @@ def clipping_off_at_high_rate(lora: LoraFacts, train: TrainFacts) -> Iterator[Hi
     Confidence.FACT,
     ("transformers-code", "llamafactory-defaults"),
 )
-def projected_optimizer_on_adapter(
-    lora: LoraFacts, train: TrainFacts, config: Reading | None = None
-) -> Iterator[Hit]:
+def projected_optimizer_on_adapter(lora: LoraFacts, train: TrainFacts, config: Reading | None = None) -> Iterator[Hit]:
     """An optimizer that saves memory in full fine-tuning is combined with an adapter.
 
     Why: GaLore, APOLLO and LOMO save the states of large matrices; an adapter has hardly any, and its matrices are
@@ -286,14 +290,6 @@ _SWITCHES = ("use_galore", "use_apollo", "use_badam")
 
 
 SCHEDULE_RULES = (
-    warmup_exceeds_run,
-    warmup_long,
-    high_rate_without_warmup,
-    warmup_ignored,
-    schedule_named_as_optimizer,
-    epochs_many,
-    epochs_on_large_data,
-    pretraining_repeated,
-    clipping_off_at_high_rate,
-    projected_optimizer_on_adapter,
-)
+    warmup_exceeds_run, warmup_long, high_rate_without_warmup, warmup_ignored, schedule_named_as_optimizer, epochs_many,
+    epochs_on_large_data, pretraining_repeated, clipping_off_at_high_rate, projected_optimizer_on_adapter,
+)  # fmt: skip

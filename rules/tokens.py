@@ -130,6 +130,11 @@ def _of_swift(config: Reading, name: str) -> Found | None:
     return (added, ("config.new_special_tokens",), False) if added else None
 
 
+def _is_new(token: str, config: Reading, name: str) -> bool:
+    """Whether the model cannot be expected to have that token."""
+    return token not in USUAL and (token not in CHATML or lacks_chatml(config.facts.model, name))
+
+
 def _of_program(config: Reading, name: str) -> Found | None:
     """Calls that add tokens; a padding token alone needs no training."""
     if config.config.shape != "calls":
@@ -145,12 +150,13 @@ def _of_program(config: Reading, name: str) -> Found | None:
             and bool(inner)
             and inner[-1] in ("additional_special_tokens", "eos_token", "bos_token")
         )
-        new = [
-            t for t in _listed(entry) if t not in USUAL and (t not in CHATML or lacks_chatml(config.facts.model, name))
-        ]
-        if last == "setup_chat_format" and not inner and lacks_chatml(config.facts.model, name):
-            new, plain = list(CHATML), True
-        if (plain or special) and new:
+        if last == "setup_chat_format" and not inner:
+            new = list(CHATML) if lacks_chatml(config.facts.model, name) else []
+        elif plain or special:
+            new = [t for t in _listed(entry) if _is_new(t, config, name)]
+        else:
+            continue
+        if new:
             tokens += new
             places.append(f"config.{'.'.join(map(str, entry.path))}")
     return (tuple(dict.fromkeys(tokens)), tuple(places), False) if tokens else None

@@ -102,7 +102,7 @@ def test_outdated_arguments():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"optimizer_kwargs": {"lr": 1e-3}}, {"learning_rate": 1e-4, "seed": 1},
+    [{"learning_rate": 1e-4, "seed": 1},
      {"zero_optimization": {"stage": 2}, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 1}],
 )  # fmt: skip
 def test_other_json_files_are_left_alone(settings):

@@ -213,8 +213,11 @@ rollout:
         "megatron export --model x --to_mcore true", "swift eval --model x --eval_dataset arc",
     ],
 )  # fmt: skip
-def test_what_does_not_train_is_not_read(command):
-    assert not readings_of(read_document("run.sh", text=command), Wanted())
+def test_what_does_not_train_has_no_run(command):
+    for _, found in readings_of(read_document("run.sh", text=command), Wanted()):
+        assert found.dialect.name == "swift-tools"
+        assert (found.facts.train, found.facts.lora, found.facts.task) == (None, None, None)
+        assert not found.strangers
 
 
 @pytest.mark.parametrize(

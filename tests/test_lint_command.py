@@ -163,7 +163,7 @@ def test_rules_of_a_team(folder, capsys, monkeypatch):
     (folder / "lora-advise.toml").write_text('plugins = ["our_rules"]\n')
     (folder / "good.yaml").write_text(GOOD)
     monkeypatch.syspath_prepend(str(folder))
-    code, out = lint(capsys, "good.yaml", "--format", "concise")
+    _, out = lint(capsys, "good.yaml", "--format", "concise")
     assert "OWN1 seed-not-ours warning The seed is 42; ours is 1234." in out.out
     (folder / "lora-advise.toml").write_text('plugins = ["not_there"]\n')
     assert lint(capsys, "good.yaml")[0] == 2

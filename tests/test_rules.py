@@ -180,6 +180,7 @@ def test_a_change_mends_what_was_found(rule):
 
 def assert_mended(written, rule):
     """Every fix that is offered mends, leaves a file that is read, and is made once."""
+
     def judge(document):
         return lint_document(document, Wanted(written.dialect, rules=USABLE, pedantic=True))
 
