@@ -180,23 +180,18 @@ def _section(sheet: Sheet, name: str) -> Any:
 
 
 def _checked(sheet: Sheet, name: str, kind: type[Section], known: dict[str, Any]) -> Any:
-    """The section, checked field by field: a value that the facts cannot hold is a problem of its setting."""
-    from lora_advise.checked import FactError, checked
+    """The section; a value that the facts cannot hold is a problem of its setting, and the field unknown."""
+    from lora_advise.fact_types import MisfitError, fitted
 
-    standing = {**_STAND_INS.get(name, {}), **known}
-    while True:
+    types, made = field_types(kind), {}
+    for field, value in known.items():
         try:
-            whole = checked(kind, standing)
-            break
-        except FactError as error:
-            field = str(error.place[0]) if error.place else ""
-            if field not in known:
-                raise
+            made[field] = fitted(types[field], value)
+        except MisfitError as wanted:
             for entry in sheet.places.get(f"{name}.{field}", ()):
-                sheet.problems.append(Problem(entry, dotted(entry.path), error.said.removeprefix("should be ")))
-            del known[field]
-            standing = {**_STAND_INS.get(name, {}), **known}
-    return without(whole, [field for field in field_types(kind) if field not in known], name)
+                sheet.problems.append(Problem(entry, dotted(entry.path), str(wanted)))
+    whole = kind(**{**_STAND_INS.get(name, {}), **made})
+    return without(whole, [field for field in types if field not in made], name)
 
 
 _STAND_INS: dict[str, dict[str, Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from lora_advise.facts import (
     GIB,
@@ -15,10 +16,12 @@ from lora_advise.facts import (
     TrainFacts,
 )
 from lora_advise.finding import Change, Confidence, Hit, Severity
-from lora_advise.plan import MemoryVerdict
 from lora_advise.rule import rule
 from lora_advise.section import Section, stated
 from lora_advise.unknown import unknown_fields
+
+if TYPE_CHECKING:
+    from lora_advise.plan import MemoryVerdict
 
 
 def _changes(verdict: MemoryVerdict) -> tuple[Change, ...]:

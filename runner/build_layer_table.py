@@ -22,8 +22,8 @@ from lora_advise.runner.quiet import quiet_libraries
 from lora_advise.runner.rehearse import REFUSALS
 
 FEW = 4
-"""Sizes up to which all of a dense, vision-language or state-space type are traced. Of a type with more the smallest and the
-largest are: a further one is taken in proportion to its hidden width."""
+"""Sizes up to which all of a dense, vision-language or state-space type are traced. Of a type with more, and with the adapters
+of a Llama, the smallest and the largest are: a further one is taken in proportion to its hidden width."""
 LLAMA = 7
 """Matrices of a Llama's layer."""
 ALIKE = 0.05
@@ -31,14 +31,14 @@ ALIKE = 0.05
 
 
 def shapes() -> Iterator[ModelFacts]:
-    """Models of the catalogue that transformers can build: of types of many sizes the smallest and the largest, of others all."""
+    """Models of the catalogue that transformers can build: of types of many sizes that are like a Llama two, of others all."""
     types: dict[tuple[str, str], list[ModelFacts]] = {}
     for model in _distinct():
         types.setdefault((model.model_type, model.kind), []).append(model)
     for models in types.values():
         models.sort(key=lambda m: m.total_params)
-        few = models if models[0].kind not in ("dense", "vlm", "ssm") or len(models) <= FEW else [models[0], models[-1]]
-        yield from few
+        every = len(models) <= FEW or models[0].kind not in ("dense", "vlm", "ssm") or DROPPED in _settings(models[0])
+        yield from models if every else (models[0], models[-1])
 
 
 def _distinct() -> Iterator[ModelFacts]:
