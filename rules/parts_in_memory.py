@@ -9,6 +9,7 @@ from lora_advise.finding import Change, Confidence, Hit, Severity
 from lora_advise.reading import Reading
 from lora_advise.rule import rule
 from lora_advise.rules.rate import EMBEDDING_NAMES
+from lora_advise.unknown import unknown_fields
 
 LARGE_VOCABULARY = 100_000
 TOKEN_SETTINGS = (
@@ -40,8 +41,10 @@ def experts_stay_16_bit(
         hardware: null
     Evidence: the quantizer's code replaces nn.Linear alone; only Axolotl (quantize_moe_experts) and Unsloth quantize experts.
     Known problems: transformers 4 kept experts as linear layers; a stated version below 5 silences it, and so does a
-        checkpoint whose experts were made linear.
+        checkpoint whose experts were made linear. When the device is known the forecast, which counts it, decides instead.
     """
+    if facts.hardware is not None and "memory_gib" not in unknown_fields(facts.hardware):
+        return
     experts = sum(m.weights for m in model.with_role("expert") if m.kind == "parameter")
     if not quant.load_in_4bit or experts < model.total_params / 4 or _experts_are_quantised(model, facts, config):
         return

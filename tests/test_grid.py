@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from lora_advise import advise, read_plan, write_plan
 from lora_advise.catalogue_list import list_models
+from lora_advise.document_read import read_document
 from lora_advise.errors import LoraAdviseError
+from lora_advise.lint_files import Wanted, lint_document
 from lora_advise.model_kernels import attention_refused, foreign_format
 from lora_advise.tasks import TASKS
 
@@ -67,6 +69,9 @@ def test_every_question_gets_a_sound_plan(
         assert len(first.ways_out) >= 3
         better = [v for v in advice.memory if v.hardware == first.hardware and v.fit == "fits" and v.method != "full"]
         assert not better, "a method that fits was passed over"
+    written = lint_document(read_document("plan.yaml", text=write_plan(advice.plan)), Wanted())
+    assert written.dialects == ("plan",)
+    assert {found.finding.rule for found in written.findings} <= REQUEST_FINDINGS, [f.finding for f in written.findings]
     assert facts.lora.r in (8, 16, 32, 64, 128, 256)
     assert {f.rule for f in advice.findings} <= REQUEST_FINDINGS, [f.message for f in advice.findings]
     assert read_plan(write_plan(advice.plan, advice.decisions)) == advice.plan
