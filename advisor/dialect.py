@@ -40,7 +40,7 @@ class Renamed(NamedTuple):
     """None where nothing took its place."""
     library: str
     since: str
-    """The first version of that library that has the new name, or not the old one any more."""
+    """The first version of that library on which the old one has that effect."""
     effect: Literal["error", "ignored", "deprecated"]
     """What the newest version does with the old one."""
     source: str

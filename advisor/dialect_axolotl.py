@@ -20,6 +20,7 @@ from lora_advise.document import Config
 from lora_advise.facts import TaskFacts
 from lora_advise.sheet import Sheet
 from lora_advise.targets_as import every_linear_but_experts
+from lora_advise.unknown import UnknownFact
 
 _OWN: tuple[Lens, ...] = (
     Lens("model", "base_model", "word"),
@@ -198,16 +199,16 @@ def _best(sheet: Sheet) -> None:
 
 
 def _attention(sheet: Sheet) -> None:
+    """Packed rows are kept apart under a stated sdpa or eager too, by a mask of Axolotl's own."""
     words = {"flash_attention_2": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
     stated = str(sheet.value("attn_implementation", "")).lower()
-    if stated in words:
-        sheet.put("train.attn_implementation", words[stated], "attn_implementation")
-        return
-    for name, kind in _ATTENTIONS:
-        if sheet.value(name) is True:
-            sheet.put("train.attn_implementation", kind, name)
-            return
-    if stated or sheet.value("xformers_attention") is True:
+    named = next((name for name, _ in _ATTENTIONS if sheet.value(name) is True), None)
+    kind = words.get(stated) if stated else dict(_ATTENTIONS).get(named or "")
+    if kind in ("sdpa", "eager") and sheet.flag("train.packing"):
+        raise UnknownFact("train.attn_implementation")
+    if kind is not None:
+        sheet.put("train.attn_implementation", kind, "attn_implementation" if stated else str(named))
+    elif stated or sheet.value("xformers_attention") is True:
         sheet.unknown.add("train.attn_implementation")
 
 

@@ -181,6 +181,7 @@ EVAL_INTERVAL = Step(("train.eval_steps",), _eval_interval)
 def _attention(sheet: Sheet) -> None:
     stated = sheet.value("attn_implementation")
     if stated is None:
+        sheet.value("model_init_kwargs")
         return
     word = str(stated).lower().replace("kernels-community/flash-attn2", "flash_attention_2")
     if word in ("sdpa", "eager", "flash_attention_2"):
@@ -190,13 +191,14 @@ def _attention(sheet: Sheet) -> None:
 
 
 ATTENTION = Step(("train.attn_implementation",), _attention)
-"""``attn_implementation`` in transformers' own words; other kernels than ours are unknown."""
+"""``attn_implementation`` in transformers' own words; other kernels than ours are unknown, and so is the one that
+``model_init_kwargs`` may name where that is made when the program runs."""
 
 
 RENAMED_ARGUMENTS: tuple[Renamed, ...] = tuple(
     Renamed(old, new, "transformers", since, "error", "transformers-history")
     for old, new, since in (
-        ("evaluation_strategy", "eval_strategy", "4.41"), ("use_ipex", None, "4.57"), ("overwrite_output_dir", None, "5.0"),
+        ("evaluation_strategy", "eval_strategy", "4.51"), ("use_ipex", None, "4.57"), ("overwrite_output_dir", None, "5.0"),
         ("save_safetensors", None, "5.0"), ("no_cuda", "use_cpu", "5.0"), ("fp16_backend", None, "5.0"),
         ("half_precision_backend", None, "5.0"), ("fp16_opt_level", None, "5.0"), ("jit_mode_eval", None, "5.0"),
         ("torchdynamo", "torch_compile_backend", "5.0"), ("push_to_hub_token", "hub_token", "5.0"),
@@ -204,12 +206,12 @@ RENAMED_ARGUMENTS: tuple[Renamed, ...] = tuple(
         ("per_gpu_train_batch_size", "per_device_train_batch_size", "5.0"),
         ("per_gpu_eval_batch_size", "per_device_eval_batch_size", "5.0"),
         ("include_tokens_per_second", "include_num_input_tokens_seen", "5.0"),
-        ("warmup_ratio", "warmup_steps", "5.0"), ("group_by_length", "train_sampling_strategy", "5.2"),
-        ("logging_dir", None, "5.16"),
+        ("warmup_ratio", "warmup_steps", "5.15"), ("group_by_length", "train_sampling_strategy", "5.2"),
+        ("logging_dir", None, "5.15"),
     )
 )  # fmt: skip
 """Fields of ``TrainingArguments`` that transformers 5.24 has not got any more. ``since`` is the first of the releases that were
-compared (4.40 to 5.23) that has the new name, or not the old one."""
+compared (4.40 to 5.23) without the old name; before it the old one may be deprecated, but it works."""
 
 
 def put_all(sheet: Sheet, values: dict[str, Any], said: str) -> None:

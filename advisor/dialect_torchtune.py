@@ -67,7 +67,8 @@ LENSES: tuple[Lens, ...] = (
     Lens("compile", "compile"),
 )
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-_HF_NAMES = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
+PROJECTIONS = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
+"""What ``lora_attn_modules`` may name, with transformers' names."""
 _FUSED_IN_HF = ("phi3", "phi4", "vision", "llama4", "moe")
 """Models whose projections transformers keeps under other names."""
 
@@ -108,10 +109,10 @@ def _adapter(sheet: Sheet) -> None:
 def _targets(sheet: Sheet) -> None:
     """By transformers' names, for a model whose projections are the same matrices there."""
     builder, attention = _builder(sheet), sheet.value("target_modules")
-    known = isinstance(attention, tuple) and all(str(name) in _HF_NAMES for name in attention)
+    known = isinstance(attention, tuple) and all(str(name) in PROJECTIONS for name in attention)
     if not builder or not known or any(word in builder for word in _FUSED_IN_HF):
         raise UnknownFact("lora.target_modules")
-    names = [_HF_NAMES[str(name)] for name in attention]
+    names = [PROJECTIONS[str(name)] for name in attention]
     if sheet.flag("apply_lora_to_mlp"):
         names += ["gate_proj", "up_proj", "down_proj"]
     if sheet.flag("apply_lora_to_output"):
@@ -174,6 +175,12 @@ def _clipping(sheet: Sheet) -> None:
     value = sheet.value("clip_grad_norm")
     clipped = isinstance(value, (int, float)) and not isinstance(value, bool)
     sheet.put("train.max_grad_norm", float(value) if clipped else None, "clip_grad_norm")
+
+
+def _attention(sheet: Sheet) -> None:
+    """Packed rows are kept apart by a mask of blocks, for flex attention or sdpa."""
+    if sheet.flag("train.packing"):
+        raise UnknownFact("train.attn_implementation")
 
 
 def _length_of_run(sheet: Sheet) -> None:
@@ -274,7 +281,7 @@ TORCHTUNE = Dialect(
         Step((), _bundled), Step(("model",), _model), Step(("lora", "quant.load_in_4bit", "quant.load_in_8bit"), _adapter),
         Step(("lora.target_modules",), _targets), Step(("train.dtype", "quant.bnb_4bit_compute_dtype"), _precision),
         Step(("train.optim", "train.weight_decay", "train.adam_beta1", "train.adam_beta2"), _optimizer),
-        Step(("train.lr_scheduler_type", "train.warmup_steps"), _schedule), Step(("train.max_grad_norm",), _clipping),
+        Step(("train.lr_scheduler_type", "train.warmup_steps"), _schedule), Step(("train.max_grad_norm",), _clipping), Step(("train.attn_implementation",), _attention),
         Step(("train.max_steps",), _length_of_run), Step(("train.loss_on",), _data), Step(("task", "train.beta"), _task),
         Step(("train.eval_strategy",), _evaluation), Step(("stack.sharding",), _sharding),
     ),

@@ -43,8 +43,9 @@ _OWN: tuple[Lens, ...] = (
     Lens("quant.bnb_4bit_quant_type", "bnb_4bit_quant_type", "word"),
     Lens("quant.bnb_4bit_use_double_quant", "use_bnb_nested_quant", "flag"),
     Lens("quant.bnb_4bit_quant_storage", "bnb_4bit_quant_storage", "word"),
-    Lens("dtype", "dtype", "word", ("torch_dtype",)),
-    Lens("attn_implementation", "attn_implementation", "word"),
+    Lens("dtype", "dtype", "word", ("torch_dtype", "model_init_kwargs.dtype", "model_init_kwargs.torch_dtype")),
+    Lens("attn_implementation", "attn_implementation", "word", ("model_init_kwargs.attn_implementation",)),
+    Lens("model_init_kwargs", "model_init_kwargs"),
     Lens("max_length", "max_length", "count", ("max_seq_length",)),
     Lens("train.packing", "packing", "flag"),
     Lens("packing_strategy", "packing_strategy", "word"),
@@ -230,7 +231,10 @@ _KEYS = {
     "load_in_4bit", "load_in_8bit", "completion_only_loss", "assistant_only_loss", "max_prompt_length", "beta", "num_generations",
     "model_name_or_path", "packing", "max_length", "max_seq_length",
 }  # fmt: skip
-_HANDBOOK = {"dataset_mixer", "dataset_mixture", "dataset_splits", "dataset_configs", "auto_insert_empty_system_msg"}
+_HANDBOOK = {
+    "dataset_mixer", "dataset_mixture", "dataset_splits", "dataset_configs", "auto_insert_empty_system_msg",
+    "preprocessing_num_workers", "text_column", "truncation_side", "tokenizer_name_or_path",
+}  # fmt: skip
 """Keys that the alignment-handbook's scripts, which are on top of TRL, add to its own."""
 _FOREIGN = {
     "finetuning_type",
@@ -243,17 +247,17 @@ _FOREIGN = {
     "stage",
 }
 _SINCE: tuple[tuple[str, str | None, str], ...] = (
-    ("max_seq_length", "max_length", "0.16"), ("torch_dtype", "dtype", "0.23"),
-    ("use_liger", "use_liger_kernel", "0.16"), ("num_of_sequences", None, "0.18"),
+    ("max_seq_length", "max_length", "0.20"), ("torch_dtype", "dtype", "0.27"),
+    ("use_liger", "use_liger_kernel", "0.18"), ("num_of_sequences", None, "0.18"),
     ("chars_per_token", None, "0.18"), ("dataset_batch_size", None, "0.18"),
-    ("max_prompt_length", None, "0.27"), ("rpo_alpha", None, "0.29"),
-    ("max_target_length", "max_completion_length", "0.14"), ("use_liger_loss", "use_liger_kernel", "0.25"),
-    ("use_num_logits_to_keep", None, "0.16"), ("generate_during_eval", None, "0.28"),
+    ("max_prompt_length", None, "0.29"), ("rpo_alpha", None, "0.29"),
+    ("max_target_length", "max_completion_length", "0.14"), ("use_liger_loss", "use_liger_kernel", "0.28"),
+    ("use_num_logits_to_keep", None, "0.17"), ("generate_during_eval", None, "0.29"),
     ("gradient_checkpointing_use_reentrant", "gradient_checkpointing_kwargs", "0.27"),
-    ("vllm_guided_decoding_regex", "vllm_structured_outputs_regex", "0.27"),
+    ("vllm_guided_decoding_regex", "vllm_structured_outputs_regex", "0.28"),
     ("model_adapter_name", None, "0.29"), ("ref_adapter_name", None, "0.29"),
 )  # fmt: skip
-"""Compared over 30 releases from 0.8.6 to 1.16. ``trl`` and the scripts' flags refuse the old name; a YAML file that
+"""With the first release whose config classes have not got the old name, of 30 from 0.8.6 to 1.16. ``trl`` and the scripts' flags refuse the old name; a YAML file that
 ``trl/scripts/*.py --config`` reads is the exception: there it is passed over."""
 
 TRL = Dialect(

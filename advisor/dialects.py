@@ -50,11 +50,40 @@ def dialect(name: str, shape: str = "") -> Dialect:
 
 
 def recognise(config: Config) -> Dialect | None:
-    """The trainer with most keys of its own in the config; None where no trainer knows it."""
+    """The trainer with most keys of its own in the config; None where no trainer knows it.
+
+    Only trainers that could know it are asked, so that one file costs the import of one or two; the last resorts only
+    where nobody else does.
+    """
     asked = _PROGRAMS if config.shape == "calls" else _MODULES
-    scores = {name: dialect(name, config.shape).recognise(config) for name in asked}
-    best = max(scores, key=lambda name: scores[name])
-    return dialect(best, config.shape) if scores[best] > 0 else None
+    keys = {str(entry.path[0]) for entry in config.entries}
+    for names in ([n for n in asked if n not in _LAST], [n for n in asked if n in _LAST]):
+        possible = [name for name in names if config.shape == "calls" or _possible(name, config, keys)]
+        scores = {name: dialect(name, config.shape).recognise(config) for name in possible}
+        best = max(scores, key=lambda name: scores[name], default=None)
+        if best is not None and scores[best] > 0:
+            return dialect(best, config.shape)
+    return None
+
+
+_LAST = ("hf", "other")
+"""Asked last: their scores are 1 at most."""
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "plan": ("version",), "axolotl": ("base_model", "adapter"),
+    "llamafactory": ("finetuning_type", "lora_target", "stage", "cutoff_len", "export_dir"), "llamafactory-v1": ("train_dataset",),
+    "trl": ("use_peft",), "ms-swift": ("dataset", "cached_dataset"), "swift-tools": (), "unsloth": (),
+    "megatron-swift": ("dataset", "cached_dataset", "train"), "torchtune": ("optimizer",), "peft": ("peft_type",),
+    "unsloth-studio": ("training",),
+}  # fmt: skip
+"""Keys of which a file must have one for that trainer to know it: conditions of its own ``recognise``."""
+_NO_COMMAND = ("plan", "axolotl", "llamafactory-v1", "peft", "unsloth", "unsloth-studio")
+"""Those that know files alone, no command lines."""
+
+
+def _possible(name: str, config: Config, keys: set[str]) -> bool:
+    if config.shape == "command":
+        return name not in _NO_COMMAND
+    return name in _LAST or any(key in keys for key in _NEEDED[name])
 
 
 def same_idea(key: str, own: Dialect) -> str | None:

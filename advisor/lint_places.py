@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -60,6 +59,8 @@ def fingerprints(file: FileReport) -> tuple[str, ...]:
 
     Made of the path, the rule, its fields and the words of the line; equal ones are numbered.
     """
+    from hashlib import sha256
+
     seen: dict[str, int] = {}
     made = []
     for found in file.findings:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lora_advise.report_memory import MemoryRow
+if TYPE_CHECKING:
+    from lora_advise.report_memory import MemoryRow
 
 UNICODE_FILLS = ("█", "▓", "▒", "▚", "▞", "▆", "▤", "▦")
 ASCII_FILLS = ("#", "=", "+", "%", "o", "*", "x", "~")

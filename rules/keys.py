@@ -170,6 +170,7 @@ def key_unknown(config: Reading) -> Iterator[Hit]:
     for entry in strangers(config):
         key = str(entry.path[-1])
         own = config.meant.get(key)
+        own = None if own == key else own
         if own is None and nearest(key, config, _group(entry, config)) is not None:
             continue
         missing = own is not None and config.config.get(*own.split(".")) is None
@@ -252,7 +253,7 @@ def key_renamed(config: Reading) -> Iterator[Hit]:
             lora_target_linear: true
             learning_rate: 0.0002
             micro_batch_size: 16
-    Evidence: the versions are those whose source has the new name; docs/dialects.md lists them.
+    Evidence: the versions are the first whose source lacks the old name; docs/dialects.md lists them.
     Known problems: a file for an older version is right with the old name: say which, with --framework or in a requirements
         file beside it. Where no version is known it is a note, and a name that still works is not reported.
     """

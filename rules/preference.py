@@ -164,6 +164,26 @@ def _generation_batch(config: Reading, train: TrainFacts, facts: Facts) -> tuple
     return None
 
 
+def _whole_groups(train: TrainFacts, facts: Facts, size: int, group: int) -> Hit:
+    """The finding with the nearest group that divides the batch, and the accumulation that keeps the group."""
+    accumulation = train.gradient_accumulation_steps
+    while size * accumulation // train.gradient_accumulation_steps % group:
+        accumulation += 1
+    steps = Change("train.gradient_accumulation_steps", accumulation)
+    near = min((n for n in range(2, size + 1) if size % n == 0), key=lambda n: (abs(n - group), -n), default=group)
+    other = group <= size and group / 2 <= near <= group * 2
+    ways = (Change("train.num_generations", near), steps) if other else (steps,)
+    words = f"num_generations to {near}, or " if other else ""
+    return Hit(
+        f"{size} completions per step cannot be divided into groups of {group}: set {words}gradient_accumulation_steps to "
+        f"{accumulation}.",
+        ("train.num_generations", "train.gradient_accumulation_steps"),
+        ways[:1],
+        None if facts.hardware is not None else Severity.WARNING,  # how many processes run it is not known
+        instead=ways[1:],
+    )
+
+
 @rule("group-splits-batch", "PRF806", Severity.ERROR, Confidence.FACT, ("trl-code",))
 def group_splits_batch(
     task: TaskFacts, train: TrainFacts, facts: Facts, config: Reading | None = None
@@ -195,16 +215,7 @@ def group_splits_batch(
             ("train.num_generations", f"config.{own[1]}"),
         )
         return
-    accumulation = train.gradient_accumulation_steps
-    while size * accumulation // train.gradient_accumulation_steps % group:
-        accumulation += 1
-    yield Hit(
-        f"{size} completions per step cannot be divided into groups of {group}: set gradient_accumulation_steps to "
-        f"{accumulation}.",
-        ("train.num_generations", "train.gradient_accumulation_steps"),
-        (Change("train.gradient_accumulation_steps", accumulation),),
-        None if facts.hardware is not None else Severity.WARNING,  # how many processes run it is not known
-    )
+    yield _whole_groups(train, facts, size, group)
 
 
 @rule("preference-repeated", "PRF807", Severity.WARNING, Confidence.CONVENTION, ("alignment-handbook", "trl-code"))

@@ -42,6 +42,13 @@ def _odd_start(config: Reading) -> bool:
     return start not in _STARTS and not (count != start and count.isdigit())
 
 
+def _odd_projections(config: Reading) -> bool:
+    from lora_advise.dialect_torchtune import PROJECTIONS
+
+    names = said(config, "target_modules")
+    return isinstance(names, tuple) and any(str(name) not in PROJECTIONS for name in names)
+
+
 _SAVED = Case(
     ("save_only_model", "train.load_best_model_at_end"),
     lambda c: (
@@ -75,6 +82,9 @@ SWIFT = (
          "ms-swift hands target_parameters to PEFT's own LoRA alone, so they are left out here: use tuner_backend peft.", Severity.WARNING),
 )  # fmt: skip
 TORCHTUNE = (
+    Case(("target_modules",), _odd_projections,
+         "torchtune puts adapters on q_proj, k_proj, v_proj and output_proj and passes over any other name in lora_attn_modules "
+         "without a word: write output_proj for o_proj, and apply_lora_to_mlp: True for the MLP."),
     Case(("dtype",), lambda c: word(c, "dtype") == "fp16" and c.facts.lora is not None,
          "torchtune's LoRA recipes have no loss scaling and stop at fp16: write bf16 or fp32."),
     Case(("activation_offloading", "device"), lambda c: on(c, "activation_offloading") and word(c, "device", "cuda") == "cpu",

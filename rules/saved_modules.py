@@ -222,9 +222,9 @@ def new_head_frozen(task: TaskFacts, model: ModelFacts, lora: LoraFacts) -> Iter
         return
     if any(name.rsplit(".", 1)[-1] in HEADS for name in lora.modules_to_save):
         return
-    head = next(
-        (m.path.split(".")[0] for m in model.with_role("head")), "classifier" if model.kind == "encoder" else "score"
-    )
+    # The head of the published model is that of its pretraining, which the new one takes the place of.
+    own = (m.path.split(".")[0] for m in model.with_role("head"))
+    head = next((name for name in own if name in HEADS), "classifier" if model.kind == "encoder" else "score")
     yield Hit(
         f"The head of this {task.family} model is new and random, and task_type {lora.task_type or 'unset'} leaves it "
         f"frozen: set task_type to SEQ_CLS and put {head} into modules_to_save.",

@@ -97,7 +97,7 @@ def test_outdated_arguments():
     found = reading(evaluation_strategy="epoch", warmup_ratio=0.1, group_by_length=True)
     assert found.facts.train.eval_strategy == "epoch"
     names = {found.dialect.renamed[n].old: found.dialect.renamed[n].since for _, n in found.outdated}
-    assert names == {"evaluation_strategy": "4.41", "warmup_ratio": "5.0", "group_by_length": "5.2"}
+    assert names == {"evaluation_strategy": "4.51", "warmup_ratio": "5.15", "group_by_length": "5.2"}
 
 
 @pytest.mark.parametrize(

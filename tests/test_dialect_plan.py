@@ -44,3 +44,20 @@ def test_every_dialect_has_lenses_that_exist_once(name):
 
 def test_the_page_of_dialects_is_up_to_date():
     assert (ROOT / "docs" / "dialects.md").read_text("utf-8") == page(), "python -m lora_advise.dialects_page > docs/dialects.md"
+
+
+def test_asking_few_dialects_changes_nothing():
+    """Over the development corpus, where it is there: the trainers that are not asked would not have known the file."""
+    corpus = ROOT.parent / "shared" / "corpus"
+    if not corpus.is_dir():
+        pytest.skip("the development corpus (../shared/corpus) is not there")
+    from lora_advise.dialects import _possible, recognise
+
+    for path in sorted((corpus / "configs").rglob("*.*")):
+        for config in read_document(path).configs:
+            keys = {str(entry.path[0]) for entry in config.entries}
+            scores = {name: dialect(name, config.shape).recognise(config) for name in names()}
+            assert all(not score or _possible(name, config, keys) for name, score in scores.items()), path
+            best = max(scores, key=lambda name: scores[name])
+            found = recognise(config)
+            assert (found.name if found else None) == (best if scores[best] else None), path
