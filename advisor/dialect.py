@@ -72,8 +72,8 @@ class Dialect(NamedTuple):
     recognise: Callable[[Config], int]
     """How many keys of the config are this trainer's own; 0 where it is not this trainer's."""
     renamed: tuple[Renamed, ...] = ()
-    text_numbers: Literal["fine", "break"] = "fine"
-    """Whether a number that YAML 1.1 reads as text (``3e-4``) breaks the run."""
+    text_numbers: Literal["fine", "quoted", "break"] = "fine"
+    """Whether a number in quotes breaks the run, or also one that YAML 1.1 reads as text (``3e-4``)."""
     strict: bool = False
     """Whether the trainer refuses an unknown key."""
     written: Literal["yaml", "json", "command", "python"] = "yaml"

@@ -20,7 +20,6 @@ from lora_advise.document import Config
 from lora_advise.facts import TaskFacts
 from lora_advise.sheet import Sheet
 from lora_advise.targets_as import every_linear_but_experts
-from lora_advise.unknown import UnknownFact
 
 _OWN: tuple[Lens, ...] = (
     Lens("model", "base_model", "word"),
@@ -199,17 +198,22 @@ def _best(sheet: Sheet) -> None:
 
 
 def _attention(sheet: Sheet) -> None:
-    """Packed rows are kept apart under a stated sdpa or eager too, by a mask of Axolotl's own."""
-    words = {"flash_attention_2": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
     stated = str(sheet.value("attn_implementation", "")).lower()
     named = next((name for name, _ in _ATTENTIONS if sheet.value(name) is True), None)
-    kind = words.get(stated) if stated else dict(_ATTENTIONS).get(named or "")
-    if kind in ("sdpa", "eager") and sheet.flag("train.packing"):
-        raise UnknownFact("train.attn_implementation")
+    kinds = {kind: kind for _, kind in _ATTENTIONS} if stated else dict(_ATTENTIONS)
+    kind = kinds.get(stated or str(named))
     if kind is not None:
         sheet.put("train.attn_implementation", kind, "attn_implementation" if stated else str(named))
     elif stated or sheet.value("xformers_attention") is True:
         sheet.unknown.add("train.attn_implementation")
+
+
+def _fused_loss(sheet: Sheet) -> None:
+    """By plugins: cut cross-entropy never holds the logits, nor does Liger's fused loss."""
+    plugins = str(sheet.value("plugins", ""))
+    liger = "Liger" in plugins and sheet.flag("liger_fused_linear_cross_entropy")
+    if liger or ("CutCrossEntropy" in plugins and sheet.flag("cut_cross_entropy", default=True)):
+        sheet.put("train.use_liger_kernel", True, "plugins")
 
 
 def _sets(sheet: Sheet) -> tuple[dict[str, Any], ...]:
@@ -277,10 +281,9 @@ AXOLOTL = Dialect(
         Step(("lora.target_modules",), _targets), Step(("train.dtype", "quant.bnb_4bit_compute_dtype"), _precision),
         *TRAINING_STEPS, Step(("train.warmup_steps",), _warmup),
         Step(("train.per_device_train_batch_size", "train.gradient_accumulation_steps"), _batch),
-        Step(("train.activation_checkpointing",), _checkpointing),
-        Step(("train.eval_strategy", "train.eval_share", "train.eval_steps"), _evaluation),
+        Step(("train.activation_checkpointing",), _checkpointing), Step(("train.eval_strategy", "train.eval_share", "train.eval_steps"), _evaluation),
         Step(("train.save_strategy", "train.save_steps"), _saving), Step(("train.load_best_model_at_end",), _best), Step(("train.attn_implementation",), _attention),
-        Step(("task",), _task), Step(("train.loss_on",), _loss), Step(("stack.sharding",), _sharding),
+        Step(("train.use_liger_kernel",), _fused_loss), Step(("task",), _task), Step(("train.loss_on",), _loss), Step(("stack.sharding",), _sharding),
     ),
     defaults={
         **{k: v for k, v in TRAINING_DEFAULTS.items() if k != "train.learning_rate"},

@@ -271,5 +271,5 @@ LLAMAFACTORY = Dialect(
         *(renamed for renamed in RENAMED_ARGUMENTS if renamed.old not in keys_of("llamafactory")),
         *(Renamed(old, new, "llamafactory", since, "error", "llamafactory-history") for old, new, since in _SINCE),
     ),
-    strict=True, newest="llamafactory 0.9.5",
+    strict=True, text_numbers="quoted", newest="llamafactory 0.9.5",
 )  # fmt: skip

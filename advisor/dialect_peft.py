@@ -70,7 +70,7 @@ def _targets(sheet: Sheet) -> None:
         modules = peft_default(sheet.model)
         if modules is None:
             raise UnknownFact("lora.target_modules")
-    named = modules if isinstance(modules, str) else tuple(map(str, modules or ()))
+    named = tuple(map(str, modules or ())) if isinstance(modules, (tuple, type(None))) else modules
     sheet.put("lora.target_modules", named, "target_modules")
 
 

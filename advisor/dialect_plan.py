@@ -8,6 +8,8 @@ from typing import Any
 from lora_advise.dialect import Dialect, Lens
 from lora_advise.document import Config, Document
 from lora_advise.errors import LoraAdviseError
+from lora_advise.fact_types import HELD, held
+from lora_advise.facts import Facts
 from lora_advise.plan_layout import EVALUATION, SECTIONS, TOP_LEVEL
 from lora_advise.reading import Reading
 from lora_advise.section import field_types
@@ -50,8 +52,19 @@ def read_plan_document(document: Document, config: Config, given: Mapping[str, A
         raise LoraAdviseError(f"{document.name}{str(error).removeprefix('plan')}") from None
     facts = facts.changed({name: given[name] for name in ("model", "data", "hardware", "task") if given.get(name)})
     sheet = Sheet(PLAN, config)
+    _held(facts, sheet, document.name)
     places = {
         **{dotted(entry.path): (entry,) for entry in config.entries},
         **{name: (entry,) for name, entry in sheet.written.items()},
     }
     return Reading(PLAN, config, facts, places, {}, sheet.written, (), (), (), ())
+
+
+def _held(facts: Facts, sheet: Sheet, name: str) -> None:
+    """Raises LoraAdviseError for a number that no trainer can hold: rules and forecasts could not calculate with it."""
+    for section in ("lora", "train", "data", "hardware"):
+        whole = getattr(facts, section)
+        for field in field_types(type(whole)) if whole is not None else ():
+            value, entry = getattr(whole, field), sheet.written.get(f"{section}.{field}")
+            if entry is not None and isinstance(value, (int, float)) and not held(value):
+                raise LoraAdviseError(f"{name} line {entry.span.line}: {dotted(entry.path)} should be {HELD}.")

@@ -163,7 +163,7 @@ def _recognise_hf(config: Config) -> int:
 
 TRL_PROGRAM = Dialect(
     name="trl", title="TRL", framework="trl", lenses=LENSES, steps=STEPS, defaults={"stack.sharding": "none"}, known=frozenset(),
-    recognise=_recognise_trl, renamed=TRL.renamed, strict=True, written="python", newest=TRL.newest, known_in=known_in, closed=closed_in,
+    recognise=_recognise_trl, renamed=TRL.renamed, strict=True, text_numbers="quoted", written="python", newest=TRL.newest, known_in=known_in, closed=closed_in,
 )  # fmt: skip
 HF_PROGRAM = Dialect(
     name="hf", title="transformers", framework="transformers", lenses=LENSES, steps=STEPS, defaults={"stack.sharding": "none"},
@@ -172,5 +172,5 @@ HF_PROGRAM = Dialect(
         *RENAMED_ARGUMENTS,
         Renamed("gradient_checkpointing", "activation_checkpointing", "transformers", "5.23", "deprecated", "transformers-arguments"),
     ),
-    strict=True, written="python", newest="transformers 5.24", known_in=known_in, closed=closed_in,
+    strict=True, text_numbers="quoted", written="python", newest="transformers 5.24", known_in=known_in, closed=closed_in,
 )  # fmt: skip

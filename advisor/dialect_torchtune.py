@@ -177,12 +177,6 @@ def _clipping(sheet: Sheet) -> None:
     sheet.put("train.max_grad_norm", float(value) if clipped else None, "clip_grad_norm")
 
 
-def _attention(sheet: Sheet) -> None:
-    """Packed rows are kept apart by a mask of blocks, for flex attention or sdpa."""
-    if sheet.flag("train.packing"):
-        raise UnknownFact("train.attn_implementation")
-
-
 def _length_of_run(sheet: Sheet) -> None:
     """A limit for each epoch says how many steps there are only where the data is long enough for it."""
     if sheet.has("max_steps_per_epoch") or _silent(sheet, "max_steps_per_epoch"):
@@ -281,7 +275,7 @@ TORCHTUNE = Dialect(
         Step((), _bundled), Step(("model",), _model), Step(("lora", "quant.load_in_4bit", "quant.load_in_8bit"), _adapter),
         Step(("lora.target_modules",), _targets), Step(("train.dtype", "quant.bnb_4bit_compute_dtype"), _precision),
         Step(("train.optim", "train.weight_decay", "train.adam_beta1", "train.adam_beta2"), _optimizer),
-        Step(("train.lr_scheduler_type", "train.warmup_steps"), _schedule), Step(("train.max_grad_norm",), _clipping), Step(("train.attn_implementation",), _attention),
+        Step(("train.lr_scheduler_type", "train.warmup_steps"), _schedule), Step(("train.max_grad_norm",), _clipping),
         Step(("train.max_steps",), _length_of_run), Step(("train.loss_on",), _data), Step(("task", "train.beta"), _task),
         Step(("train.eval_strategy",), _evaluation), Step(("stack.sharding",), _sharding),
     ),

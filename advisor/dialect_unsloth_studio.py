@@ -77,6 +77,9 @@ def _targets(sheet: Sheet) -> None:
     modules = sheet.value("target_modules")
     if isinstance(modules, str):
         modules = tuple(name for name in (part.strip() for part in modules.split(",")) if name)
+    if not isinstance(modules, (tuple, type(None))):
+        sheet.put("lora.target_modules", modules, "target_modules")
+        return
     names = tuple(map(str, modules or ()))
     if sheet.flag("vision_all_linear") or "all-linear" in names:
         if sheet.model is None or any(m.role in ("vision", "audio") for m in sheet.model.modules):

@@ -11,6 +11,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from lora_advise.section import AtLeast
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "nothing"}
+HELD = "a number that float32 can hold"
+
+
+def held(number: int | float) -> bool:
+    """Whether float32 holds that number: to a trainer larger ones are infinite, smaller ones nothing; nor can they be calculated with."""
+    return number == 0 or 1e-45 < abs(number) < 3.5e38
 
 
 class MisfitError(Exception):
@@ -58,6 +64,8 @@ def _mapping(kinds: tuple[Any, ...], value: Any) -> dict[Any, Any]:
 
 
 def _plain(kind: Any, value: Any) -> Any:
+    if kind in (int, float) and isinstance(value, (int, float)) and not held(value):
+        raise MisfitError(HELD)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if kind is int and isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value):
@@ -71,4 +79,6 @@ def _wanted(kind: Any) -> str:
     origin = get_origin(kind)
     if origin is Annotated:
         return _wanted(get_args(kind)[0])
+    if origin is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
     return "a list" if origin is tuple else _WORDS.get(kind, "another value")

@@ -58,6 +58,6 @@ def _whole(flag: str, value: str | int | None) -> int | None:
         number = int(str(value).replace(",", "").replace("_", ""))
     except ValueError:
         number = 0
-    if number < 1:
+    if not 1 <= number < 1e18:
         raise LoraAdviseError(f"{flag} {str(value)[:40]!r} is no whole number of 1 or more.")
     return number

@@ -45,18 +45,28 @@ def mended_file(file: FileReport, judge: Judge, *, unsafe: bool) -> tuple[FileRe
 
     A fix that leaves a text that cannot be read or has no config any more is not made.
     """
-    made, seen = 0, {file.document.text}
-    for _ in range(MOST_PASSES):
+    passes = [(file, 0)]
+    while len(passes) <= MOST_PASSES:
+        file, made = passes[-1]
         edits, count = _wanted(file, unsafe=unsafe)
         text = apply_edits(file.document.text, edits)
-        if not edits or text in seen:
-            break
-        seen.add(text)
+        place = next((n for n, (before, _) in enumerate(passes) if before.document.text == text), None)
+        if place is not None:
+            return min(passes[place:], key=_left)
         after = _again(file.document, text, judge)
         if after is None:
             break
-        file, made = after, made + count
-    return file, made
+        passes.append((after, made + count))
+    return passes[-1]
+
+
+def _left(passed: tuple[FileReport, int]) -> tuple[list[int], str]:
+    """What orders the texts among which two rules that disagree go to and fro, so that every run ends at the same one."""
+    order = {"error": 0, "warning": 1, "note": 2}
+    counts = [0, 0, 0]
+    for found in passed[0].shown:
+        counts[order[found.finding.severity.value]] += 1
+    return counts, passed[0].document.text
 
 
 def _again(document: Document, text: str, judge: Judge) -> FileReport | None:

@@ -86,7 +86,7 @@ def _input(case: Case) -> float:
     stream = float(case.stack.residual_bytes * case.width.hidden)
     rows = rows_of(case.key) if case.stack.traced else ()
     mode = _traced_mode(case, rows)
-    found = sum(weight * row[mode].get("inputs", [[0.0]])[0][0] for row, weight in rows) if rows else 0.0
+    found = sum(weight * row[mode]["inputs"][0][0] for row, weight in rows) if rows else 0.0
     if case.stack.mode == "no-amp" and found > WIDENED * stream and case.width.softmax_layers:
         # Without autocast no norm widens the stream; one that is fp32 by itself is a state-space model's.
         found /= 2

@@ -61,7 +61,13 @@ def lora_lenses(*roles: str) -> tuple[Lens, ...]:
 
 LOADER_LENSES: tuple[Lens, ...] = (
     Lens("model", f"{LOADER}.model_name", "word", (f"{LOADER}.pretrained_model_name_or_path", f"{LOADER}.0")),
-    Lens("dtype", f"{LOADER}.dtype", "word", (f"{LOADER}.torch_dtype", "model_init_kwargs.dtype", "model_init_kwargs.torch_dtype"), read=last_word),
+    Lens(
+        "dtype",
+        f"{LOADER}.dtype",
+        "word",
+        (f"{LOADER}.torch_dtype", "model_init_kwargs.dtype", "model_init_kwargs.torch_dtype"),
+        read=last_word,
+    ),
     Lens("attn_implementation", f"{LOADER}.attn_implementation", "word", ("model_init_kwargs.attn_implementation",)),
     Lens("trust_remote_code", f"{LOADER}.trust_remote_code", "flag"),
     Lens("device_map", f"{LOADER}.device_map"),

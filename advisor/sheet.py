@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from lora_advise.dialect import Dialect, Lens
 from lora_advise.document import Config, Entry, Path, Unresolved
 from lora_advise.errors import LoraAdviseError
+from lora_advise.fact_types import HELD, held
 from lora_advise.facts import DataFacts, HardwareFacts, ModelFacts, TaskFacts
 from lora_advise.unknown import UnknownFact
 
@@ -205,8 +205,8 @@ def _number(value: Any, *, whole: bool) -> int | float:
         if not _NUMBER.fullmatch(value.strip()) or len(value) > 64:
             raise wanted
         value = float(value.replace("_", ""))
-    if not math.isfinite(value):
-        raise wanted
+    if not held(value):
+        raise LoraAdviseError(HELD)
     if whole and float(value) != int(value):
         raise wanted
     return int(value) if whole else value

@@ -95,6 +95,7 @@ def too_few_steps(task: TaskFacts, train: TrainFacts, facts: Facts, config: Read
         or steps is None
         or batch is None
         or steps >= 50
+        or train.num_train_epochs <= 0
     ):
         return
     if train.max_steps is not None and train.max_steps > 0:

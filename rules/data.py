@@ -117,6 +117,13 @@ def length_beyond_context(train: TrainFacts, model: ModelFacts) -> Iterator[Hit]
         )
 
 
+def _masked_by_blocks(config: Reading | None) -> bool:
+    """Whether the trainer keeps packed rows apart with a mask of its own: torchtune, and Axolotl where it is told the kernel."""
+    if config is None or config.dialect.name != "axolotl":
+        return config is not None and config.dialect.name == "torchtune"
+    return any(config.has(name) for name in ("attn_implementation", "sdp_attention", "eager_attention"))
+
+
 @rule("packing-without-borders", "DAT605", Severity.WARNING, Confidence.FACT, ("trl-code", "transformers-code"))
 def packing_without_borders(task: TaskFacts, train: TrainFacts, config: Reading | None = None) -> Iterator[Hit]:
     """Examples are packed without an attention kernel that keeps them apart.
@@ -128,7 +135,8 @@ def packing_without_borders(task: TaskFacts, train: TrainFacts, config: Reading 
         train: {packing: true, gradient_accumulation_steps: 2, attn_implementation: flash_attention_2}
     Evidence: TRL warns of it; position ids alone do not separate sequences with sdpa.
     Known problems: continued pretraining is packed like this everywhere, and is not judged. In LLaMA-Factory the kernel makes no
-        difference: only neat_packing keeps examples apart.
+        difference: only neat_packing keeps examples apart. torchtune masks packed rows itself, and so does Axolotl (0.19) under a
+        kernel that the file names.
     """
     if not train.packing or task.family == "pretraining":
         return
@@ -139,7 +147,7 @@ def packing_without_borders(task: TaskFacts, train: TrainFacts, config: Reading 
                 ("train.packing",),
                 (Change("config.neat_packing", True),),
             )
-    elif train.attn_implementation != "flash_attention_2":
+    elif train.attn_implementation != "flash_attention_2" and not _masked_by_blocks(config):
         yield Hit(
             f"Packed examples see each other under {train.attn_implementation} attention: set attn_implementation to "
             "flash_attention_2, or packing to false.",

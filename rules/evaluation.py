@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil
 
 from lora_advise.facts import Facts, TaskFacts, TrainFacts
 from lora_advise.finding import Change, Confidence, Hit, Severity
@@ -131,11 +132,12 @@ def best_checkpoint_not_saved(train: TrainFacts, config: Reading | None = None) 
         and train.save_steps
         and train.save_steps % train.eval_steps
     ):
+        near = train.eval_steps * max(1, round(train.save_steps / train.eval_steps))
         yield Hit(
             f"save_steps {train.save_steps} is no multiple of eval_steps {train.eval_steps}, so the best model cannot "
-            f"be kept: save every {train.eval_steps}.",
+            f"be kept: save every {near}.",
             ("train.save_steps", "train.eval_steps"),
-            (Change("train.save_steps", train.eval_steps),),
+            (Change("train.save_steps", near),),
         )
 
 
@@ -245,8 +247,17 @@ def checkpoint_every_few_steps(config: Reading, train: TrainFacts, facts: Facts)
         f"{', for which ZeRO-3 gathers the whole model,' if sharded else ''} takes more time than the training between two: save every 100 "
         "to 500, and set save_total_limit.",
         ("train.save_steps",),
-        (Change("train.save_steps", 200),),
+        (Change("train.save_steps", _with_evaluations(train, 200)),),
     )
+
+
+def _with_evaluations(train: TrainFacts, steps: int) -> int:
+    """The next multiple of the steps between evaluations, where the best checkpoint is to be loaded."""
+    try:
+        every = train.eval_steps if train.load_best_model_at_end and train.eval_strategy == "steps" else None
+    except UnknownFact:
+        return steps
+    return max(1, every * ceil(steps / every)) if every else steps
 
 
 def _sharding(facts: Facts) -> str:

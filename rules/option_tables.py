@@ -29,6 +29,12 @@ def _unknown_optimizer(config: Reading) -> bool:
     return isinstance(stated, str) and stated not in _OPTIMIZERS and stated not in OPTIMISERS and off(config, "plugins")
 
 
+def _evaluates_nothing(config: Reading) -> bool:
+    asked = on(config, "train.eval_steps") or on(config, "eval_strategy")
+    said_so = said(config, "eval_share") == 0 and off(config, "test_datasets")
+    return asked and said_so and word(config, "eval_strategy") not in ("no", "false")
+
+
 def _kernels(config: Reading) -> bool:
     return any(on(config, name) for name in KERNELS)
 
@@ -96,6 +102,8 @@ AXOLOTL = (
          lambda c: on(c, "attn_implementation") and "/" not in word(c, "attn_implementation")
          and word(c, "attn_implementation") not in _ATTENTION,
          "That is no attention that Axolotl knows, and it stops: write flash_attention_2, sdpa, eager or flex_attention."),
+    Case(("eval_share", "train.eval_steps", "eval_strategy"), _evaluates_nothing,
+         "Nothing is held out with val_set_size 0, so Axolotl stops at eval_steps and eval_strategy: raise it, or remove them."),
     Case(("train.optim",), _unknown_optimizer,
          "Axolotl has no optimizer of that name and stops when it builds the trainer: write adamw_torch_fused or adamw_8bit, or name "
          "the plugin that brings it."),

@@ -105,6 +105,8 @@ def travel_too_short(lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterat
     steps, value = facts.optimizer_steps, run_e2(lora, train)
     if steps is None or value is None or value * steps >= SHORTEST_TRAVEL or facts.task is None:
         return
+    if train.max_steps is None and train.num_train_epochs <= 0:
+        return
     rate = round_lr(max(train.learning_rate * SHORTEST_TRAVEL * 20 / (value * steps), train.learning_rate))
     rate = min(rate, round_lr(3e-4 * sqrt(32) / (value / train.learning_rate)))
     trial = train.max_steps is not None and train.max_steps <= 10

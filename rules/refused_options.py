@@ -49,6 +49,13 @@ def _odd_projections(config: Reading) -> bool:
     return isinstance(names, tuple) and any(str(name) not in PROJECTIONS for name in names)
 
 
+def _plain_builder(config: Reading) -> bool:
+    package, _, builder = word(config, "model").rpartition(".")
+    adapted = builder.startswith(("lora_", "qlora_", "dora_", "qdora_"))
+    ours = package.startswith("torchtune.models.") and "vision" not in builder
+    return ours and not adapted and (on(config, "lora.r") or on(config, "target_modules"))
+
+
 _SAVED = Case(
     ("save_only_model", "train.load_best_model_at_end"),
     lambda c: (
@@ -85,6 +92,9 @@ TORCHTUNE = (
     Case(("target_modules",), _odd_projections,
          "torchtune puts adapters on q_proj, k_proj, v_proj and output_proj and passes over any other name in lora_attn_modules "
          "without a word: write output_proj for o_proj, and apply_lora_to_mlp: True for the MLP."),
+    Case(("model", "lora.r", "target_modules"), _plain_builder,
+         "That builder makes the model without an adapter, so torchtune stops at the settings of LoRA beside it: write the one whose "
+         "name begins with lora_ or qlora_."),
     Case(("dtype",), lambda c: word(c, "dtype") == "fp16" and c.facts.lora is not None,
          "torchtune's LoRA recipes have no loss scaling and stop at fp16: write bf16 or fp32."),
     Case(("activation_offloading", "device"), lambda c: on(c, "activation_offloading") and word(c, "device", "cuda") == "cpu",

@@ -197,7 +197,7 @@ def scale_times_rate_high(task: TaskFacts, lora: LoraFacts, train: TrainFacts, f
     value, bounds, _ = judged
     ways = ways_back(lora, train, value, bounds)
     yield ways.hit(
-        f"The learning rate {format_lr(train.learning_rate)} is near the cliff: {explain(lora, train, value)}, above "
+        f"The learning rate {format_lr(train.learning_rate)} {'is near the cliff' if value < 2 * bounds.warn else 'is far too high'}: {explain(lora, train, value)}, above "
         f"{format_lr(bounds.warn)}, where some measured models became unstable; {ways.words}.",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 
 from lora_advise.finding import Confidence, Hit, Rewrite, Severity
 from lora_advise.reading import Reading
@@ -60,24 +61,39 @@ def number_as_text(config: Reading) -> Iterator[Hit]:
              "learning_rate": 2e-4, "bf16": true, "num_train_epochs": 1}
     Evidence: HfArgumentParser.parse_yaml_file of transformers 5.24 gives the text "3e-4" for 3e-4, and TrainingArguments or the
         optimizer then raise a TypeError. Axolotl, LLaMA-Factory, ms-swift, torchtune and TRL's own parser turn it back.
+        A number in quotes also breaks LLaMA-Factory's files, which parse_dict leaves as they are, and a program: PEFT 0.21
+        raises a TypeError at LoraConfig(r="16"), and torch's AdamW at lr="1e-4".
     Known problems: only for trainers that were seen to break on it. In JSON a bare 2e-4 is a number.
     """
-    if config.dialect.text_numbers != "break" or config.config.shape != "mapping":
+    if config.dialect.text_numbers == "fine" or config.config.shape not in ("mapping", "calls"):
         return
+    program = config.config.shape == "calls"
     yaml = config.document.lower().endswith((".yaml", ".yml"))
     for lens in config.dialect.lenses:
         entry = config.written.get(lens.name)
         if entry is None or lens.kind not in ("number", "count"):
             continue
-        quoted = entry.quoted and isinstance(entry.value, str)
-        bare = yaml and not entry.quoted and isinstance(entry.value, float) and _text_in_yaml_1_1(entry.text)
+        quoted = (entry.quoted or program) and isinstance(entry.value, str) and _is_number(entry.value)
+        plain = config.dialect.text_numbers == "break" and yaml and not entry.quoted
+        bare = plain and isinstance(entry.value, float) and _text_in_yaml_1_1(entry.text)
         if quoted or bare:
             number = float(entry.value)
+            whole = lens.kind == "count" or str(entry.value).strip().isdigit()
+            written = repr(entry.value)[:42] if quoted else entry.text[:40]
             yield Hit(
-                f"{name_of(entry)}: {entry.text[:40]} is text to {config.dialect.title}, which does not turn it into a number; write {_plain(number)}.",
+                f"{name_of(entry)}: {written} is text to {config.dialect.title}, which does not turn it into a number; write {_plain(number)}.",
                 (place(entry),),
-                rewrites=(Rewrite(entry, f"write {_plain(number)}", value=number, safe=True),),
+                rewrites=(
+                    Rewrite(entry, f"write {_plain(number)}", value=int(number) if whole else number, safe=True),
+                ),
             )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _text_in_yaml_1_1(text: str) -> bool:

@@ -194,6 +194,24 @@ def test_a_key_of_another_class_is_a_stranger():
     assert reading(QLORA).strangers == ()
 
 
+def test_a_key_of_another_class_is_not_renamed_to_itself():
+    text = QLORA.replace("SFT", "DPO").replace("max_length=2048", "packing=True")
+    report = lint_document(read_document("train.py", text=IMPORTS + text), Wanted())
+    (said,) = [f.finding.message for f in report.findings if f.finding.rule == "key-unknown"]
+    assert said.startswith("'packing' is no key") and "its word for it" not in said
+
+
+def test_a_new_head_is_not_called_by_the_old_ones_name():
+    text = """
+model = get_peft_model(AutoModelForSequenceClassification.from_pretrained("roberta-large"), LoraConfig(r=8))
+Trainer(model=model, args=TrainingArguments(output_dir="o", learning_rate=3e-4), train_dataset=d).train()
+"""
+    text = "from transformers import AutoModelForSequenceClassification\n" + text
+    report = lint_document(read_document("train.py", text=IMPORTS + text), Wanted())
+    (said,) = [f.finding.message for f in report.findings if f.finding.rule == "new-head-frozen"]
+    assert "put classifier into modules_to_save" in said
+
+
 def test_old_names_are_outdated_and_not_strangers():
     found = reading(QLORA.replace("max_length=2048", 'max_seq_length=2048, evaluation_strategy="steps"'))
     assert {str(e.path[-1]) for e, _ in found.outdated} == {"max_seq_length", "evaluation_strategy"}
