@@ -23,6 +23,8 @@ NEW_HEADS = {
     "distilbert": ("pre_classifier", "classifier"),
 }
 """Modules that transformers adds with random weights for sequence classification, where it is not just one layer."""
+TORCHTUNE_PROJECTIONS = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
+"""What torchtune's ``lora_attn_modules`` may name, with transformers' names."""
 
 
 def refused(model: ModelFacts, modules: tuple[LinearModule, ...]) -> tuple[LinearModule, ...]:

@@ -8,6 +8,7 @@ from lora_advise.data_keys import keys_of, version_of
 from lora_advise.dialect import Dialect, Lens, Renamed, Step
 from lora_advise.dialect_hf import (
     BNB_DEFAULTS,
+    OPTIMISERS,
     PEFT_DEFAULTS,
     TRAINING_DEFAULTS,
     TRAINING_LENSES,
@@ -21,6 +22,7 @@ from lora_advise.facts import TaskFacts
 from lora_advise.sheet import Sheet
 from lora_advise.targets_as import every_linear_but_experts
 
+_OWN_OPTIMISERS = "optimi_adamw ao_adamw_4bit ao_adamw_8bit ao_adamw_fp8 adopt_adamw adamc came_pytorch muon dion sinkgd polora flash_adamw flash_adam flash_sgd flash_sgdw flash_lion q_galore_adamw8bit"
 _OWN: tuple[Lens, ...] = (
     Lens("model", "base_model", "word"),
     Lens("adapter", "adapter", "word"),
@@ -44,7 +46,7 @@ _OWN: tuple[Lens, ...] = (
     Lens("quant.bnb_4bit_quant_type", "bnb_config_kwargs.bnb_4bit_quant_type", "word"),
     Lens("quant.bnb_4bit_use_double_quant", "bnb_config_kwargs.bnb_4bit_use_double_quant", "flag"),
     Lens("train.lr_scheduler_type", "lr_scheduler", "word"),
-    Lens("train.optim", "optimizer", "word"),
+    Lens("train.optim", "optimizer", "word", choices=(*OPTIMISERS, *_OWN_OPTIMISERS.split())),
     Lens("train.per_device_train_batch_size", "micro_batch_size", "count"),
     Lens("train.per_device_eval_batch_size", "eval_batch_size", "count"),
     Lens("global_batch", "batch_size", "count"),
@@ -200,8 +202,7 @@ def _best(sheet: Sheet) -> None:
 def _attention(sheet: Sheet) -> None:
     stated = str(sheet.value("attn_implementation", "")).lower()
     named = next((name for name, _ in _ATTENTIONS if sheet.value(name) is True), None)
-    kinds = {kind: kind for _, kind in _ATTENTIONS} if stated else dict(_ATTENTIONS)
-    kind = kinds.get(stated or str(named))
+    kind = ({kind: kind for _, kind in _ATTENTIONS} if stated else dict(_ATTENTIONS)).get(stated or str(named))
     if kind is not None:
         sheet.put("train.attn_implementation", kind, "attn_implementation" if stated else str(named))
     elif stated or sheet.value("xformers_attention") is True:
@@ -211,8 +212,9 @@ def _attention(sheet: Sheet) -> None:
 def _fused_loss(sheet: Sheet) -> None:
     """By plugins: cut cross-entropy never holds the logits, nor does Liger's fused loss."""
     plugins = str(sheet.value("plugins", ""))
-    liger = "Liger" in plugins and sheet.flag("liger_fused_linear_cross_entropy")
-    if liger or ("CutCrossEntropy" in plugins and sheet.flag("cut_cross_entropy", default=True)):
+    if ("Liger" in plugins and sheet.flag("liger_fused_linear_cross_entropy")) or (
+        "CutCrossEntropy" in plugins and sheet.flag("cut_cross_entropy", default=True)
+    ):
         sheet.put("train.use_liger_kernel", True, "plugins")
 
 
@@ -277,24 +279,21 @@ def _recognise(config: Config) -> int:
 AXOLOTL = Dialect(
     name="axolotl", title="Axolotl", framework="axolotl", lenses=LENSES,
     steps=(
-        model_step("model"), Step(("lora", "quant.load_in_4bit", "quant.load_in_8bit"), _adapter),
-        Step(("lora.target_modules",), _targets), Step(("train.dtype", "quant.bnb_4bit_compute_dtype"), _precision),
-        *TRAINING_STEPS, Step(("train.warmup_steps",), _warmup),
-        Step(("train.per_device_train_batch_size", "train.gradient_accumulation_steps"), _batch),
-        Step(("train.activation_checkpointing",), _checkpointing), Step(("train.eval_strategy", "train.eval_share", "train.eval_steps"), _evaluation),
-        Step(("train.save_strategy", "train.save_steps"), _saving), Step(("train.load_best_model_at_end",), _best), Step(("train.attn_implementation",), _attention),
-        Step(("train.use_liger_kernel",), _fused_loss), Step(("task",), _task), Step(("train.loss_on",), _loss), Step(("stack.sharding",), _sharding),
+        model_step("model"), Step(("lora", "quant.load_in_4bit", "quant.load_in_8bit"), _adapter), Step(("lora.target_modules",), _targets),
+        Step(("train.dtype", "quant.bnb_4bit_compute_dtype"), _precision), *TRAINING_STEPS, Step(("train.warmup_steps",), _warmup),
+        Step(("train.per_device_train_batch_size", "train.gradient_accumulation_steps"), _batch), Step(("train.activation_checkpointing",), _checkpointing),
+        Step(("train.eval_strategy", "train.eval_share", "train.eval_steps"), _evaluation), Step(("train.save_strategy", "train.save_steps"), _saving),
+        Step(("train.load_best_model_at_end",), _best), Step(("train.attn_implementation",), _attention), Step(("train.use_liger_kernel",), _fused_loss),
+        Step(("task",), _task), Step(("train.loss_on",), _loss), Step(("stack.sharding",), _sharding),
     ),
     defaults={
-        **{k: v for k, v in TRAINING_DEFAULTS.items() if k != "train.learning_rate"},
-        **PEFT_DEFAULTS, **BNB_DEFAULTS, "train.num_train_epochs": 1.0, "train.max_length": 512,
-        "train.per_device_train_batch_size": 1, "train.per_device_eval_batch_size": 1, "train.lr_scheduler_type": "cosine",
-        "stack.sharding": "none",
+        **{k: v for k, v in TRAINING_DEFAULTS.items() if k != "train.learning_rate"}, **PEFT_DEFAULTS, **BNB_DEFAULTS,
+        "train.num_train_epochs": 1.0, "train.max_length": 512, "train.per_device_train_batch_size": 1,
+        "train.per_device_eval_batch_size": 1, "train.lr_scheduler_type": "cosine", "stack.sharding": "none",
     },
-    known=keys_of("axolotl"), recognise=_recognise,
+    known=keys_of("axolotl"), recognise=_recognise, newest=f"axolotl {version_of('axolotl')}",
     renamed=(
         Renamed("evaluation_strategy", "eval_strategy", "axolotl", "0.5", "error", "axolotl-schema"),
         Renamed("noisy_embedding_alpha", "neftune_noise_alpha", "axolotl", "0.4", "deprecated", "axolotl-schema"),
     ),
-    newest=f"axolotl {version_of('axolotl')}",
 )  # fmt: skip

@@ -50,9 +50,9 @@ def read_plan_document(document: Document, config: Config, given: Mapping[str, A
         facts = read_plan(text).facts
     except LoraAdviseError as error:
         raise LoraAdviseError(f"{document.name}{str(error).removeprefix('plan')}") from None
-    facts = facts.changed({name: given[name] for name in ("model", "data", "hardware", "task") if given.get(name)})
     sheet = Sheet(PLAN, config)
     _held(facts, sheet, document.name)
+    facts = facts.changed({name: given[name] for name in ("model", "data", "hardware", "task") if given.get(name)})
     places = {
         **{dotted(entry.path): (entry,) for entry in config.entries},
         **{name: (entry,) for name, entry in sheet.written.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lora_advise.adapter_limits import TORCHTUNE_PROJECTIONS
 from lora_advise.catalogue_lookup import find_model
 from lora_advise.data_keys import keys_of, version_of
 from lora_advise.dialect import Dialect, Lens, Renamed, Step
@@ -67,8 +68,6 @@ LENSES: tuple[Lens, ...] = (
     Lens("compile", "compile"),
 )
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-PROJECTIONS = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
-"""What ``lora_attn_modules`` may name, with transformers' names."""
 _FUSED_IN_HF = ("phi3", "phi4", "vision", "llama4", "moe")
 """Models whose projections transformers keeps under other names."""
 
@@ -109,10 +108,10 @@ def _adapter(sheet: Sheet) -> None:
 def _targets(sheet: Sheet) -> None:
     """By transformers' names, for a model whose projections are the same matrices there."""
     builder, attention = _builder(sheet), sheet.value("target_modules")
-    known = isinstance(attention, tuple) and all(str(name) in PROJECTIONS for name in attention)
+    known = isinstance(attention, tuple) and all(str(name) in TORCHTUNE_PROJECTIONS for name in attention)
     if not builder or not known or any(word in builder for word in _FUSED_IN_HF):
         raise UnknownFact("lora.target_modules")
-    names = [PROJECTIONS[str(name)] for name in attention]
+    names = [TORCHTUNE_PROJECTIONS[str(name)] for name in attention]
     if sheet.flag("apply_lora_to_mlp"):
         names += ["gate_proj", "up_proj", "down_proj"]
     if sheet.flag("apply_lora_to_output"):

@@ -43,19 +43,23 @@ def lint(
     shown: list[Finding] = []
     hidden: list[Finding] = []
     skipped: list[tuple[str, tuple[str, ...]]] = []
+    known = {
+        "task": facts.task, "model": facts.model, "lora": facts.lora, "quant": facts.quant, "train": facts.train,
+        "data": facts.data, "hardware": facts.hardware, "stack": facts.stack, "facts": facts, "run": run, "config": config,
+        "comments": comments,
+    }  # fmt: skip
+    absent = frozenset(name for name, value in known.items() if value is None)
     for rule in rules:
-        extra = {"facts": facts, "run": run, "config": config, "comments": comments}
-        known = {name: extra[name] if name in extra else getattr(facts, name) for name in rule.needs}
-        missing = tuple(name for name, value in known.items() if value is None)
-        if {"config", "comments"} & {*missing}:
+        if not absent.isdisjoint(rule.needs):
+            missing = tuple(name for name in rule.needs if name in absent)
+            if "config" not in missing and "comments" not in missing:
+                skipped.append((rule.name, missing))
             continue
-        if missing:
-            skipped.append((rule.name, missing))
-            continue
-        known |= {name: extra[name] for name in rule.wants if extra.get(name) is not None}
+        given = {name: known[name] for name in (*rule.needs, *rule.wants) if name not in absent}
         found = hidden if rule.confidence is Confidence.CONVENTION and not pedantic else shown
         try:
-            found.extend(_finding(rule, hit) for hit in rule.check(**known))
+            for hit in rule.check(**given):
+                found.append(_finding(rule, hit))
         except UnknownFact as gap:
             skipped.append((rule.name, (gap.field,)))
     shown.sort(key=lambda f: (_ORDER[f.severity], f.code[:3], int(f.code[3:])))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lora_advise.dialect_hf import OPTIMISERS
 from lora_advise.finding import Severity
 from lora_advise.reading import Reading
 from lora_advise.rules.said import Case, above, off, on, said, word
@@ -15,18 +14,6 @@ _ATTENTION = {
     "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flash_attention_torch", "flex_attention",
     "xformers", "sage", "fp8",
 }  # fmt: skip
-
-
-_OPTIMIZERS = {
-    "optimi_adamw", "ao_adamw_4bit", "ao_adamw_8bit", "ao_adamw_fp8", "adopt_adamw", "adamc", "came_pytorch", "muon", "dion",
-    "sinkgd", "polora", "flash_adamw", "flash_adam", "flash_sgd", "flash_sgdw", "flash_lion", "q_galore_adamw8bit",
-}  # fmt: skip
-"""Those that Axolotl adds to transformers' own."""
-
-
-def _unknown_optimizer(config: Reading) -> bool:
-    stated = said(config, "train.optim")
-    return isinstance(stated, str) and stated not in _OPTIMIZERS and stated not in OPTIMISERS and off(config, "plugins")
 
 
 def _evaluates_nothing(config: Reading) -> bool:
@@ -104,9 +91,6 @@ AXOLOTL = (
          "That is no attention that Axolotl knows, and it stops: write flash_attention_2, sdpa, eager or flex_attention."),
     Case(("eval_share", "train.eval_steps", "eval_strategy"), _evaluates_nothing,
          "Nothing is held out with val_set_size 0, so Axolotl stops at eval_steps and eval_strategy: raise it, or remove them."),
-    Case(("train.optim",), _unknown_optimizer,
-         "Axolotl has no optimizer of that name and stops when it builds the trainer: write adamw_torch_fused or adamw_8bit, or name "
-         "the plugin that brings it."),
     Case(("adapter", "plugins"),
          lambda c: on(c, "adapter") and word(c, "adapter") not in ("lora", "qlora", "llama-adapter") and off(c, "plugins"),
          "Axolotl has no adapter of that name without a plugin that brings it, and stops: write lora or qlora."),

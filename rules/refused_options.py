@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lora_advise.adapter_limits import TORCHTUNE_PROJECTIONS
 from lora_advise.finding import Confidence, Hit, Severity
 from lora_advise.reading import Reading
 from lora_advise.rule import rule
@@ -43,10 +44,8 @@ def _odd_start(config: Reading) -> bool:
 
 
 def _odd_projections(config: Reading) -> bool:
-    from lora_advise.dialect_torchtune import PROJECTIONS
-
     names = said(config, "target_modules")
-    return isinstance(names, tuple) and any(str(name) not in PROJECTIONS for name in names)
+    return isinstance(names, tuple) and any(str(name) not in TORCHTUNE_PROJECTIONS for name in names)
 
 
 def _plain_builder(config: Reading) -> bool:
