@@ -54,12 +54,18 @@ def passes_without_evaluation(
     few = train.num_train_epochs <= 3 and facts.data is None
     if few and config is not None and "train.num_train_epochs" in config.inherited:
         return
-    every = max(1, (steps_of(facts) or 80) // 8)
+    steps = steps_of(facts)
+    every = max(1, steps // 8) if steps else None
+    often = f"every {every} steps" if every else "after every pass"
+    how = (
+        (Change("train.eval_strategy", "steps"), Change("train.eval_steps", every))
+        if every
+        else (Change("train.eval_strategy", "epoch"),)
+    )
     yield Hit(
-        f"{train.num_train_epochs:g} passes without evaluation: overfitting would stay unseen. Hold out 5 % and "
-        f"evaluate every {every} steps.",
+        f"{train.num_train_epochs:g} passes without evaluation: overfitting would stay unseen. Hold out 5 % and evaluate {often}.",
         ("train.num_train_epochs", "train.eval_strategy"),
-        (Change("train.eval_strategy", "steps"), Change("train.eval_steps", every), Change("train.eval_share", 0.05)),
+        (*how, Change("train.eval_share", 0.05)),
         Severity.NOTE if few else None,
     )
 
