@@ -81,6 +81,10 @@ def rate_of_full_tuning(
     )
 
 
+HARDLY_ANY = 50
+"""Examples below which nothing but more of them helps."""
+
+
 @rule("travel-too-short", "LRS113", Severity.WARNING, Confidence.MEASURED, ("arithmetic", "scale-experiment"))
 def travel_too_short(lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterator[Hit]:
     """The rate times the number of steps is so small that the adapter ends where it starts.
@@ -98,7 +102,7 @@ def travel_too_short(lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterat
     Evidence: 1e-5 over 100 steps at alpha 16, a product of 4e-3, was reported as a run without any effect; runs that learn
         come to 0.1 and more.
     Known problems: a run of ten steps or less is a trial of the machinery, so it is only a note. The schedule, which makes
-        the way shorter still, is not counted.
+        the way shorter still, is not counted. Of fewer than 50 examples the rule about these speaks.
     """
     if facts.task is not None and facts.task.family not in ("sft", "classification", "pretraining"):
         return
@@ -106,6 +110,8 @@ def travel_too_short(lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterat
     if steps is None or value is None or value * steps >= SHORTEST_TRAVEL or facts.task is None:
         return
     if train.max_steps is None and train.num_train_epochs <= 0:
+        return
+    if train.max_steps is None and facts.data is not None and facts.data.examples < HARDLY_ANY:
         return
     rate = round_lr(max(train.learning_rate * SHORTEST_TRAVEL * 20 / (value * steps), train.learning_rate))
     rate = min(rate, round_lr(3e-4 * sqrt(32) / (value / train.learning_rate)))
