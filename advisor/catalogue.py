@@ -227,11 +227,11 @@ def _from_hub(asked: str) -> ModelFacts:
         if config is not None:
             return _from_config(config, asked)
         reached = (
-            f"{asked} is not in the catalogue and its config.json could not be had from the Hub "
+            f"{asked[:200]} is not in the catalogue and its config.json could not be had from the Hub "
             "(offline, unreachable or no such id)"
         )
     else:
-        reached = f"{asked} is no model of the catalogue and no existing folder or file"
+        reached = f"{asked[:200]} is no model of the catalogue and no existing folder or file"
     near = names.closest(asked[:100], index())
     hint = f"; the closest names are {', '.join(near)}" if near else ""
     raise LoraAdviseError(

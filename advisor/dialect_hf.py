@@ -118,7 +118,7 @@ def _warmup(sheet: Sheet) -> None:
 def _evaluation(sheet: Sheet) -> None:
     strategy = sheet.value("eval_strategy")
     if strategy is not None:
-        sheet.put("train.eval_strategy", strategy.rpartition(".")[2].lower(), "eval_strategy")
+        sheet.put("train.eval_strategy", str(strategy).rpartition(".")[2].lower(), "eval_strategy")
     if sheet.has("train.eval_steps"):
         steps = sheet.value("train.eval_steps")
         sheet.put("train.eval_steps", int(steps) if steps >= 1 else None, "train.eval_steps")

@@ -204,7 +204,7 @@ def _number(value: Any, *, whole: bool) -> int | float:
     if isinstance(value, str):
         if not _NUMBER.fullmatch(value.strip()) or len(value) > 64:
             raise wanted
-        value = float(value.replace("_", ""))
+        value = float(value.strip().replace("_", ""))
     if not held(value):
         raise LoraAdviseError(HELD)
     if whole and float(value) != int(value):

@@ -81,7 +81,7 @@ def rate_of_full_tuning(
     )
 
 
-HARDLY_ANY = 50
+HARDLY_ANY = 500
 """Examples below which nothing but more of them helps."""
 
 
@@ -102,7 +102,7 @@ def travel_too_short(lora: LoraFacts, train: TrainFacts, facts: Facts) -> Iterat
     Evidence: 1e-5 over 100 steps at alpha 16, a product of 4e-3, was reported as a run without any effect; runs that learn
         come to 0.1 and more.
     Known problems: a run of ten steps or less is a trial of the machinery, so it is only a note. The schedule, which makes
-        the way shorter still, is not counted. Of fewer than 50 examples the rule about these speaks.
+        the way shorter still, is not counted. Of fewer than 500 examples the rules about these speak.
     """
     if facts.task is not None and facts.task.family not in ("sft", "classification", "pretraining"):
         return

@@ -43,7 +43,9 @@ def test_every_dialect_has_lenses_that_exist_once(name):
 
 
 def test_the_page_of_dialects_is_up_to_date():
-    assert (ROOT / "docs" / "dialects.md").read_text("utf-8") == page(), "python -m lora_advise.dialects_page > docs/dialects.md"
+    assert (ROOT / "docs" / "dialects.md").read_text("utf-8") == page(), (
+        "python -m lora_advise.dialects_page > docs/dialects.md"
+    )
 
 
 def test_asking_few_dialects_changes_nothing():

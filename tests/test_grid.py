@@ -30,8 +30,8 @@ DEVICES = [
     "cpu",
     None,
 ]
-REQUEST_FINDINGS = {"few-examples", "does-not-fit", "memory-tight", "hardly-any-examples"}
-"""Rules that speak of what was asked: too little data, a device on which nothing fits."""
+REQUEST_FINDINGS = {"few-examples", "does-not-fit", "memory-tight", "hardly-any-examples", "kto-batch-of-one"}
+"""Rules that speak of what was asked: too little data, a device on which nothing fits, or one row of KTO where it needs two."""
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
